@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TROUPE_H
+#define TROUPE_H
+
+/*
+ * troupe: actors for MPI jobs. Each MPI rank is a node that hosts actors;
+ * actors exchange messages wherever they are.
+ *
+ *     troupe/error.h     error codes
+ *     troupe/types.h     refs, tokens
+ *     troupe/node.h      start, stop, options, serving
+ *     troupe/actor.h     spawn, stop, find
+ *     troupe/message.h   tell, ask, reply, untyped
+ *     troupe/protocol.h  typed protocols: start reading here
+ *     troupe/mpi.h       what needs <mpi.h>; not included by this file
+ */
+
+#include <troupe/actor.h>
+#include <troupe/error.h>
+#include <troupe/message.h>
+#include <troupe/node.h>
+#include <troupe/protocol.h>
+#include <troupe/types.h>
+
+#endif

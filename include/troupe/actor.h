@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TROUPE_ACTOR_H
+#define TROUPE_ACTOR_H
+
+/*
+ * Actors: private state plus a behaviour that handles one message at a time.
+ * Programs normally define them with TROUPE_ACTOR (troupe/protocol.h).
+ */
+
+#include <troupe/message.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Indexes beside a protocol's own, for the life of an actor. */
+enum {
+    TROUPE_ON_START = 0xfff0,       /* before the first message */
+    TROUPE_ON_STOP = 0xfff1,        /* message: const int *reason */
+    TROUPE_ON_UNDELIVERED = 0xfff2, /* message: troupe_dead_letter_t */
+};
+
+/*
+ * What actors of one kind do, made by TROUPE_ACTOR. `receive` runs the
+ * handler of message `index` and returns its result; 0, or an error that
+ * fails the actor. A handler must not block.
+ */
+typedef struct troupe_class {
+    const char *name;
+    troupe_protocol_t *protocol;
+    size_t state_bytes;
+    int (*receive)(troupe_self_t *self, void *state, unsigned index,
+                   const void *message);
+} troupe_class_t;
+
+/* How to spawn. All zero: the defaults. */
+typedef struct troupe_spawn_options {
+    const char *name;          /* unique on the node; NULL: anonymous */
+    uint32_t mailbox_len_max;  /* 1 to 65535; 0: option mailbox_len_max */
+    uint32_t reserved;
+} troupe_spawn_options_t;
+
+/*
+ * Starts an actor on this node. It begins with a copy of `initial`
+ * (state_bytes of it), or zeros when that is NULL; then on_start runs, in the
+ * actor, before any message.
+ * Context: any thread or actor. Blocking: never. Ownership: everything is
+ * copied; the class lives as long as the program.
+ * Errors: ENOMEM, EINVAL, EEXIST (the name is taken on this node), ELIMIT
+ * (actors_max), ESTOPPING.
+ */
+int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
+                 const troupe_spawn_options_t *options, const void *initial,
+                 troupe_ref_t *ref_p);
+
+/*
+ * Asks an actor, here or anywhere, to stop after the messages it was sent
+ * before. Those that come later become dead letters (ENOACTOR).
+ * Context: any thread or actor. Blocking: never. Errors: as troupe_tell, but
+ * never EFULL on this node.
+ */
+int troupe_stop_actor(troupe_from_t from, troupe_ref_t ref);
+
+/* Stops the running actor when its handler returns. Context: actor only. */
+void troupe_exit(troupe_self_t *self);
+
+/*
+ * Fails the running actor, from any depth of its handler: the handler does
+ * not go on. The same as returning `error` from it. Memory and locks that the
+ * handler holds are not released for it.
+ * Context: actor only, not in on_stop. Does not return.
+ */
+void troupe_fail(troupe_self_t *self, int error) __attribute__((noreturn));
+
+/* The running actor, its state, its node. Context: actor only. */
+troupe_ref_t troupe_self_ref(const troupe_self_t *self);
+void *troupe_self_state(const troupe_self_t *self);
+troupe_t *troupe_self_node(const troupe_self_t *self);
+
+/*
+ * Finds an actor by its address, waiting for the name to appear.
+ *     actor://rank.N/name    the actor of that name on rank N
+ *     actor://localhost/name the same on this node
+ * name: 1 to 63 of [A-Za-z0-9_.-] and '/'.
+ * protocol: what it must understand; NULL: anything.
+ * Context: any thread of the program; in a handler only for names of its own
+ * node, and then without waiting (others: ECONTEXT). Blocking: up to timeout_ms.
+ * Errors: EADDRESS, ENODE (no such rank, or it died), ENONAME (the deadline
+ * passed and nobody has it), ETYPE (it speaks another protocol, or another
+ * layout of the same one).
+ */
+int troupe_resolve(troupe_from_t from, const char *address,
+                   troupe_protocol_t *protocol, int timeout_ms,
+                   troupe_ref_t *ref_p);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

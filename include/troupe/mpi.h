@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TROUPE_MPI_H
+#define TROUPE_MPI_H
+
+/* What needs <mpi.h>. troupe.h does not include this file. */
+
+#include <mpi.h>
+#include <troupe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * troupe_start over the ranks of a communicator, which is duplicated and
+ * stays the caller's. MPI must be initialized; collective over comm.
+ */
+int troupe_start_comm(troupe_t **troupe_p, const troupe_options_t *options,
+                      MPI_Comm comm);
+
+/*
+ * Sends `message` (made by a protocol's _new function, or by
+ * troupe_message_new) to an actor when the MPI request is complete.
+ * The request is tested, and the message sent, only while the starting thread
+ * waits in a troupe call: the runtime makes MPI calls from no other thread.
+ * Context: the thread that started the node. Blocking: never.
+ * Ownership: request becomes the library's (set to MPI_REQUEST_NULL here); so
+ * does the message. Buffers of the request stay the program's and must live
+ * until the message arrives. On error both stay the caller's.
+ * Errors: EINVAL, ECONTEXT, ELIMIT (1024 requests), ENOMEM.
+ */
+int troupe_mpi_send_when_done(troupe_t *troupe, MPI_Request *request,
+                              troupe_ref_t to, void *message);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TROUPE_NODE_H
+#define TROUPE_NODE_H
+
+/* Nodes: start, stop, options, and serving actors from a thread. */
+
+#include <stdio.h>
+
+#include <troupe/error.h>
+#include <troupe/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Every option is also an environment variable, TROUPE_ and the name in
+ * capitals. The environment wins over the program, so that a job can be tuned
+ * without a rebuild. An invalid value is refused at start with its name, the
+ * value and what is allowed. troupe_options_help prints them all.
+ */
+typedef struct troupe_options {
+    /* Worker threads; -1: one a core this rank is bound to, shared fairly
+     * with the ranks bound to the same cores, at least 1. 0: none, actors
+     * run only while a thread of the program waits in a troupe call. */
+    int workers;
+    /* "auto" (rings between processes of one host, fabric otherwise),
+     * "ring" or "fabric". */
+    const char *transport;
+    /* libfabric provider, "tcp;ofi_rxm" by default. */
+    const char *provider;
+    /* Address or name of the interface for the fabric; NULL: the first one
+     * that is up and not loopback, loopback when there is none. */
+    const char *interface;
+    /* How long a waiting thread polls before it sleeps; -1: decided from
+     * the number of ranks and cores. */
+    int spin_us;
+    uint32_t mailbox_len_max;    /* messages; 1 to 65535 */
+    uint32_t actors_max;         /* actors alive at once */
+    uint32_t dead_letters_max;   /* dead letters kept */
+    uint32_t asks_max;           /* asks pending at once */
+    size_t message_bytes_max;    /* one message */
+    size_t memory_bytes_max;     /* all messages of this node together */
+    size_t outbox_bytes_max;     /* waiting for one peer */
+    uint32_t ask_timeout_ms;     /* the default deadline */
+    uint32_t stop_timeout_ms;    /* until troupe_stop gives up waiting */
+    const char *log;             /* "error", "warn", "info" or "debug" */
+} troupe_options_t;
+
+/* Fills in the defaults. Context: any thread. */
+void troupe_options_init(troupe_options_t *options);
+
+/*
+ * Prints every option: variable, meaning, default, what is allowed.
+ * Context: any thread.
+ */
+void troupe_options_help(FILE *stream);
+
+/*
+ * Starts this process's node. Under mpirun it is collective over all ranks:
+ * MPI is initialized if the program did not do so (and then finalized by
+ * troupe_stop), the world communicator is duplicated, addresses are
+ * exchanged. Without mpirun the process is a cluster of one and MPI is left
+ * alone. troupe/mpi.h has the form that takes a communicator.
+ * options: NULL for the defaults; copied.
+ * Context: one thread, and only the calling thread makes MPI calls later;
+ * one node a process. Blocking: until all ranks have called it.
+ * Errors: EOPTION, ETRANSPORT, EMPI, ENOMEM, ESYSTEM, EINVAL (already
+ * started). Nothing is left behind on error.
+ */
+int troupe_start(troupe_t **troupe_p, const troupe_options_t *options);
+
+/*
+ * Stops this node; collective among the living. What was sent before, by any
+ * rank, is delivered and handled; then all actors stop (on_stop runs), and
+ * what they still receive becomes dead letters. Never waits longer than
+ * stop_timeout_ms; then it says what was left.
+ * Context: the thread that started it, not in a handler. Ownership: frees
+ * *troupe_p and sets it to NULL, also on error.
+ * Errors: ETIMEDOUT (something was left), EINVAL, ECONTEXT.
+ */
+int troupe_stop(troupe_t **troupe_p);
+
+/*
+ * Rank of this node in the job, or of the node with the given id (-1:
+ * unknown); number of ranks; this node's id. Any thread or actor.
+ */
+int troupe_rank(troupe_from_t from);
+int troupe_rank_of(troupe_from_t from, uint64_t node);
+int troupe_size(troupe_from_t from);
+uint64_t troupe_node_id(troupe_from_t from);
+
+/* 1 while the rank's process is not known to have died. Any thread. */
+int troupe_rank_alive(troupe_from_t from, int rank);
+
+/*
+ * Lends this thread to the node's actors until done(arg) is true, or until
+ * the deadline. done runs on this thread, at first, after handlers that ran
+ * here, and after troupe_wake.
+ * Context: any thread of the program. Blocking: up to timeout_ms; 0 handles
+ * what is there and returns; TROUPE_FOREVER has no deadline.
+ * Errors: ETIMEDOUT, ECONTEXT.
+ */
+#define TROUPE_FOREVER (-1)
+int troupe_serve_until(troupe_t *troupe, int (*done)(void *arg), void *arg,
+                       int timeout_ms);
+
+/* Serves for the given time, or once without waiting when it is 0. */
+int troupe_serve(troupe_t *troupe, int timeout_ms);
+
+/*
+ * Makes threads in troupe_serve_until look at their condition again. Call it
+ * after a handler changed what they wait for. Any thread or actor.
+ */
+void troupe_wake(troupe_from_t from);
+
+/* Counters of one node since its start. */
+typedef struct troupe_stats {
+    uint64_t actors;          /* alive now */
+    uint64_t messages_bytes;  /* memory of messages now */
+    uint64_t sent_remote;     /* records to other nodes */
+    uint64_t received_remote; /* records from other nodes */
+    uint64_t refused;         /* malformed or foreign records dropped */
+    uint64_t dead_letters;
+    uint32_t workers;
+    uint32_t peers_ring;   /* connected over rings */
+    uint32_t peers_fabric; /* connected over the fabric */
+    uint32_t reserved;
+} troupe_stats_t;
+
+/* Context: any thread or actor. Blocking: never. */
+void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p);
+
+/* "0.1.0"; static. */
+const char *troupe_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_TRANSPORT_H
+#define TRI_TRANSPORT_H
+
+/*
+ * Moves records between nodes, in order, at most once. One ops table a
+ * transport; the link above it (src/link) is the only user. One conformance
+ * suite (tests/conf) is run against each.
+ *
+ * Two directions, apart from each other: a *channel* carries this node's
+ * records to one peer; what peers send arrives through `poll`.
+ *
+ * Locks are the caller's: calls on one channel are serialized by the link's
+ * lock of that peer, poll and pending by the driver's poll lock; the control
+ * call runs on the control thread only. A transport must expect these three
+ * kinds of call at the same time, and nothing more. No call blocks. Events
+ * are only raised from within poll and control.
+ */
+
+#include "base/base.h"
+#include "wire/record.h"
+
+struct tri_bell;
+struct tri_transport;
+struct tri_channel;
+
+/* An address as the bootstrap exchanges it: opaque bytes. */
+#define TRI_ADDRESS_BYTES_MAX 96
+
+struct tri_address {
+    uint16_t bytes; /* 0: not reachable over this transport */
+    uint8_t data[TRI_ADDRESS_BYTES_MAX];
+};
+
+/* How sure a transport is that a peer died. */
+enum tri_evidence {
+    TRI_EVIDENCE_PROOF,  /* its process has ended */
+    TRI_EVIDENCE_STRONG, /* its connection closed: no more than a hint */
+};
+
+/* What a transport tells the link. */
+struct tri_transport_events {
+    void *context;
+
+    /*
+     * A peer's first contact. Returns the `peer` for its records, or NULL to
+     * refuse a stranger. Called from poll or control.
+     */
+    void *(*accept)(void *context, uint64_t node);
+
+    /*
+     * A record arrived; already checked by tri_record_check. Record and
+     * payload are only valid during the call. Called from poll.
+     */
+    void (*record)(void *context, void *peer, const struct tri_record *record,
+                   const void *payload);
+
+    /* Called from poll or control, maybe more than once. */
+    void (*lost)(void *context, uint64_t node, enum tri_evidence evidence);
+
+    /* Malformed or foreign bytes were dropped. From poll or control. */
+    void (*garbage)(void *context, const char *reason);
+
+    /* A channel that said EFULL, or could not flush, can go on. From poll or
+     * control. May be raised without need. */
+    void (*writable)(void *context, void *peer);
+};
+
+struct tri_transport_config {
+    uint64_t node;         /* our own id */
+    uint64_t job_nonce;    /* same in all nodes of the job, unguessable */
+    uint32_t peers_max;    /* nodes we may have to talk to */
+    struct tri_bell *bell; /* wakes this node's poller */
+    const char *provider;  /* fabric: libfabric provider name */
+    const char *interface; /* fabric: address or interface name, or NULL */
+    struct tri_transport_events events;
+};
+
+/* Where to write a reserved record: the header, and the payload, which need
+ * not follow it. Both are aligned to 8. */
+struct tri_span {
+    struct tri_record *record;
+    void *payload;
+};
+
+struct tri_transport_ops {
+    const char *name;
+
+    /* Errors: ENOMEM, ESYSTEM, ETRANSPORT; logged. */
+    int (*open)(const struct tri_transport_config *config,
+                struct tri_transport **transport_p);
+
+    /* Ends all channels, frees everything. No other call runs or follows. */
+    void (*close)(struct tri_transport *transport);
+
+    void (*address)(struct tri_transport *transport,
+                    struct tri_address *address_p);
+
+    /*
+     * Makes a channel to a node. The connection may be established later;
+     * records can be written at once. peer: handed to `writable`.
+     * Errors: ENOMEM, ELIMIT, ESYSTEM, ENODE (known to be gone), ETRANSPORT.
+     */
+    int (*connect)(struct tri_transport *transport, uint64_t node,
+                   const struct tri_address *address, void *peer,
+                   struct tri_channel **channel_p);
+
+    /* Ends a channel; what it still holds is dropped. Any thread, with the
+     * peer's lock held. */
+    void (*disconnect)(struct tri_channel *channel);
+
+    /*
+     * Room for one record with `bytes` of payload (at most
+     * transport->record_bytes_max). The caller fills in header and payload,
+     * then commits, with no other call on the channel between.
+     * Errors: EFULL (`writable` will follow), ENODE.
+     */
+    int (*reserve)(struct tri_channel *channel, size_t bytes,
+                   struct tri_span *span_p);
+
+    /* Hands the reserved record over to be sent, at the latest by flush. */
+    void (*commit)(struct tri_channel *channel);
+
+    /* Sends what was committed. Errors: EFULL (something is left, `writable`
+     * will follow), ENODE. NULL: commit does it all. */
+    int (*flush)(struct tri_channel *channel);
+
+    /* Records committed, but not known to be taken over by the peer's
+     * process. NULL: not known. */
+    uint64_t (*unread)(struct tri_channel *channel);
+
+    /*
+     * Takes in what arrived, about `budget` records at most, and makes
+     * progress on sends. Returns the number of records delivered.
+     */
+    unsigned (*poll)(struct tri_transport *transport, unsigned budget);
+
+    /* True when poll has work and the caller must not sleep. Called with the
+     * bell armed. */
+    bool (*pending)(struct tri_transport *transport);
+
+    /* A descriptor that gets readable when there is work, beside the bell;
+     * -1: none, and the bell tells all. -2: none, poll every millisecond. */
+    int (*wait_fd)(struct tri_transport *transport);
+
+    /* A descriptor (an epoll set) for slow events, and the call that handles
+     * them. NULL: none. */
+    int (*control_fd)(struct tri_transport *transport);
+    void (*control)(struct tri_transport *transport);
+};
+
+/* Begins every transport and channel. */
+struct tri_transport {
+    const struct tri_transport_ops *ops;
+    size_t record_bytes_max; /* payload, at most TRI_RECORD_BYTES_MAX */
+};
+
+struct tri_channel {
+    struct tri_transport *transport;
+};
+
+extern const struct tri_transport_ops tri_transport_self;
+extern const struct tri_transport_ops tri_transport_ring;
+extern const struct tri_transport_ops tri_transport_fabric;
+
+#endif

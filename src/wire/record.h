@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_RECORD_H
+#define TRI_RECORD_H
+
+/*
+ * What travels between nodes: records, a fixed header and up to
+ * TRI_RECORD_BYTES_MAX bytes of payload. A message is one record, or a first
+ * record with the message's total size and MORE records behind it on the same
+ * channel, nothing between them.
+ *
+ *      0       4    5     6        8        12            16
+ *      | bytes |kind|flags| index  |  type  | total_bytes |
+ *     16               24                 32
+ *      | slot | gen.   | sender_node        |
+ *     32                40                48       52       56
+ *      | s.slot | s.gen. | ask              | value  |reserved|  payload …
+ *
+ * All fields little-endian; reserved bits are zero and checked. Nothing in a
+ * record is trusted before tri_record_check.
+ */
+
+#include "base/base.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "records are used in place: only little-endian hosts");
+
+/* Payload bytes of one record, whatever the transport. */
+#define TRI_RECORD_BYTES_MAX (32u * 1024)
+
+enum tri_record_kind {
+    TRI_TELL = 1,    /* to an actor */
+    TRI_ASK = 2,     /* to an actor; value: ms left until the deadline */
+    TRI_REPLY = 3,   /* to the ask `ask`; value: 0 or the error code */
+    TRI_REFUSED = 4, /* a message of `sender` was not delivered; value: why;
+                        slot, generation: to whom; payload: u64 its node */
+    TRI_MORE = 5,    /* the message that began before goes on */
+    TRI_STOP = 6,    /* asks an actor to stop */
+    TRI_RESOLVE = 7, /* to the node: which actor has this name? payload: name
+                        without 0; type: protocol hash or 0; an ask */
+    TRI_KIND_LAST = TRI_RESOLVE,
+};
+
+struct tri_record {
+    uint32_t bytes; /* payload in this record */
+    uint8_t kind;
+    uint8_t flags; /* zero */
+    uint16_t index;
+    uint32_t type;
+    uint32_t total_bytes; /* payload of the whole message */
+    uint32_t slot;
+    uint32_t generation;
+    uint64_t sender_node;
+    uint32_t sender_slot;
+    uint32_t sender_generation;
+    uint64_t ask;
+    int32_t value;
+    uint32_t reserved; /* zero */
+};
+
+_Static_assert(sizeof(struct tri_record) == 56, "the record header's layout");
+
+/*
+ * True when the header makes sense by itself and its payload fits into
+ * `bytes_left`, which is what really arrived behind the header.
+ */
+static inline bool tri_record_check(const struct tri_record *record,
+                                    size_t bytes_left)
+{
+    return record->kind >= TRI_TELL && record->kind <= TRI_KIND_LAST &&
+           record->flags == 0 && record->reserved == 0 &&
+           record->bytes <= TRI_RECORD_BYTES_MAX &&
+           record->bytes <= bytes_left &&
+           (record->kind == TRI_MORE || record->total_bytes >= record->bytes);
+}
+
+#endif
