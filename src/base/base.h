@@ -50,6 +50,20 @@ static inline void tri_cpu_relax(void)
 #endif
 }
 
+/*
+ * A full fence: no load after it is done before a store before it is seen.
+ * The thread sanitizer does not know fences; there an exchange stands in.
+ */
+static inline void tri_fence_full(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    static _Atomic int stand_in;
+    atomic_exchange(&stand_in, 0);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 /* FNV-1a, 32 and 64 bits (Fowler, Noll, Vo). Start with the OFFSET. */
 #define TRI_FNV32_OFFSET 2166136261u
 #define TRI_FNV64_OFFSET 14695981039346656037ull

@@ -48,7 +48,7 @@ void tri_bell_ring_always(struct tri_bell *bell);
 static inline void tri_bell_ring(struct tri_bell *bell)
 {
     /* Pairs with the fence of tri_bell_arm. */
-    atomic_thread_fence(memory_order_seq_cst);
+    tri_fence_full();
     if (tri_unlikely(atomic_load_explicit(&bell->page->asleep,
                                           memory_order_relaxed)) &&
         atomic_exchange_explicit(&bell->page->asleep, 0,
