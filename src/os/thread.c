@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "os/thread.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+int tri_thread_create(pthread_t *thread_p, const char *name,
+                      void *(*run)(void *), void *arg)
+{
+    sigset_t all, before;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(thread_p, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc != 0) {
+        tri_error("cannot start thread %s: %s", name, strerror(rc));
+        return rc == EAGAIN ? TROUPE_ENOMEM : TROUPE_ESYSTEM;
+    }
+    pthread_setname_np(*thread_p, name);
+    return 0;
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+    struct timespec ts = { .tv_sec = (time_t)(ns / 1000000000ull),
+                           .tv_nsec = (long)(ns % 1000000000ull) };
+    return ts;
+}
+
+int tri_thread_join(pthread_t thread, uint64_t deadline_ns)
+{
+    struct timespec ts = timespec_of(deadline_ns);
+
+    return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &ts) == 0
+               ? 0
+               : TROUPE_ETIMEDOUT;
+}
+
+void tri_park(struct tri_parker *parker, uint64_t deadline_ns)
+{
+    struct timespec ts = timespec_of(deadline_ns);
+    const struct timespec *until = deadline_ns == TRI_NS_NEVER ? NULL : &ts;
+
+    /* acquire: pairs with the release of tri_unpark */
+    while (atomic_exchange_explicit(&parker->token, 0,
+                                    memory_order_acquire) == 0) {
+        /* BITSET takes an absolute monotonic time */
+        long rc = syscall(SYS_futex, &parker->token,
+                          FUTEX_WAIT_BITSET_PRIVATE, 0, until, NULL,
+                          FUTEX_BITSET_MATCH_ANY);
+        if (rc < 0 && errno == ETIMEDOUT)
+            return;
+    }
+}
+
+void tri_unpark(struct tri_parker *parker)
+{
+    if (atomic_exchange_explicit(&parker->token, 1, memory_order_release) == 0)
+        syscall(SYS_futex, &parker->token, FUTEX_WAKE_PRIVATE, 1, NULL, NULL,
+                0);
+}
