@@ -1,0 +1,670 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "link/link.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "message/pool.h"
+
+/* Two flushes of one peer closer than this are worth joining. */
+#define FLUSH_GAP_NS 5000
+
+/* --- headers ---------------------------------------------------------------- */
+
+void tri_record_of_message(const struct tri_message *message,
+                           struct tri_record *record_p)
+{
+    *record_p = (struct tri_record){
+        .kind = message->kind,
+        .index = message->index,
+        .type = message->type,
+        .total_bytes = message->bytes,
+        .slot = message->slot,
+        .generation = message->generation,
+        .sender_node = message->sender.node,
+        .sender_slot = message->sender.slot,
+        .sender_generation = message->sender.generation,
+        .ask = message->ask,
+        .value = message->value,
+    };
+}
+
+struct tri_message *tri_message_of_record(const struct tri_record *record)
+{
+    struct tri_message *message = tri_message_alloc(record->total_bytes);
+
+    if (message == NULL)
+        return NULL;
+    message->kind = record->kind;
+    message->index = record->index;
+    message->type = record->type;
+    message->slot = record->slot;
+    message->generation = record->generation;
+    message->sender.node = record->sender_node;
+    message->sender.slot = record->sender_slot;
+    message->sender.generation = record->sender_generation;
+    message->ask = record->ask;
+    message->value = record->value;
+    return message;
+}
+
+/* --- flushing ----------------------------------------------------------------- */
+
+static void mark_dirty(struct tri_peer *peer)
+{
+    struct tri_link *link = peer->link;
+    struct tri_peer *first;
+
+    if (atomic_exchange_explicit(&peer->dirty, 1, memory_order_acq_rel))
+        return;
+    first = atomic_load_explicit(&link->dirty, memory_order_relaxed);
+    do {
+        peer->dirty_next = first;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &link->dirty, &first, peer, memory_order_release,
+        memory_order_relaxed));
+}
+
+static void flush_locked(struct tri_peer *peer)
+{
+    const struct tri_transport_ops *ops = peer->transport->ops;
+
+    assert(tri_lock_is_held(&peer->lock));
+    if (peer->channel != NULL && ops->flush != NULL)
+        ops->flush(peer->channel);
+}
+
+static void peer_unlock(struct tri_peer *peer);
+
+void tri_link_flush(struct tri_link *link)
+{
+    struct tri_peer *peer, *next;
+
+    if (!tri_link_is_dirty(link))
+        return;
+    peer = atomic_exchange_explicit(&link->dirty, NULL, memory_order_acquire);
+    for (; peer != NULL; peer = next) {
+        next = peer->dirty_next;
+        atomic_store_explicit(&peer->dirty, 0, memory_order_release);
+        if (tri_lock_try(&peer->lock)) {
+            flush_locked(peer);
+            peer_unlock(peer);
+        } else {
+            mark_dirty(peer); /* its holder may be done with its own flush */
+        }
+    }
+}
+
+/* --- writing to a channel ------------------------------------------------------- */
+
+static int connect_locked(struct tri_peer *peer)
+{
+    const struct tri_transport_ops *ops = peer->transport->ops;
+    int rc;
+
+    assert(tri_lock_is_held(&peer->lock));
+    if (peer->channel != NULL)
+        return 0;
+    if (tri_peer_is_dead(peer))
+        return TROUPE_ENODE;
+    rc = ops->connect(peer->transport, peer->node, &peer->address, peer,
+                      &peer->channel);
+    if (rc == 0)
+        atomic_store_explicit(&peer->state, TRI_PEER_UP, memory_order_relaxed);
+    else if (rc == TROUPE_ENODE)
+        peer->doomed = true;
+    return rc;
+}
+
+/* Asks travel with the time that is left, not with a point in time. */
+static int32_t value_on_wire(const struct tri_record *record)
+{
+    uint32_t now_ms;
+    int32_t left;
+
+    if (record->kind != TRI_ASK && record->kind != TRI_RESOLVE)
+        return record->value;
+    now_ms = (uint32_t)(tri_now_ns() / TRI_NS_PER_MS);
+    left = (int32_t)((uint32_t)record->value - now_ms);
+    return left > 0 ? left : 0;
+}
+
+/*
+ * Writes payload from `offset` on as one record. The first record of a message
+ * carries its header; the others are MORE.
+ */
+static int write_locked(struct tri_peer *peer, const struct tri_record *header,
+                        const void *payload, uint32_t offset, uint32_t *bytes_p)
+{
+    const struct tri_transport_ops *ops = peer->transport->ops;
+    uint32_t bytes = (uint32_t)tri_min(header->total_bytes - offset,
+                                       peer->transport->record_bytes_max);
+    struct tri_span span;
+    int rc;
+
+    assert(tri_lock_is_held(&peer->lock));
+    rc = ops->reserve(peer->channel, bytes, &span);
+    if (rc != 0)
+        return rc;
+    if (offset == 0) {
+        *span.record = *header;
+        span.record->value = value_on_wire(header);
+        atomic_store_explicit(
+            &peer->sent,
+            atomic_load_explicit(&peer->sent, memory_order_relaxed) + 1,
+            memory_order_relaxed);
+    } else {
+        *span.record = (struct tri_record){ .kind = TRI_MORE };
+    }
+    span.record->bytes = bytes;
+    if (bytes > 0)
+        memcpy(span.payload, (const char *)payload + offset, bytes);
+    ops->commit(peer->channel);
+    *bytes_p = bytes;
+    return 0;
+}
+
+/* Moves what others put into the inbox behind the outbox, oldest first. */
+static void take_inbox_locked(struct tri_peer *peer)
+{
+    struct tri_message *message, *next, *first = NULL, *last = NULL;
+
+    assert(tri_lock_is_held(&peer->lock));
+    if (atomic_load_explicit(&peer->inbox, memory_order_relaxed) == NULL)
+        return;
+    message = atomic_exchange_explicit(&peer->inbox, NULL,
+                                       memory_order_acquire);
+    for (; message != NULL; message = next) {
+        next = message->next;
+        message->next = first;
+        if (first == NULL)
+            last = message;
+        first = message;
+    }
+    if (first == NULL)
+        return;
+    if (peer->outbox_first == NULL)
+        peer->outbox_first = first;
+    else
+        peer->outbox_last->next = first;
+    peer->outbox_last = last;
+}
+
+static struct tri_message *pop_outbox_locked(struct tri_peer *peer)
+{
+    struct tri_message *message = peer->outbox_first;
+
+    assert(tri_lock_is_held(&peer->lock));
+    peer->outbox_first = message->next;
+    if (peer->outbox_first == NULL)
+        peer->outbox_last = NULL;
+    peer->outbox_offset = 0;
+    atomic_fetch_sub_explicit(&peer->outbox_bytes,
+                              message->bytes + sizeof(*message),
+                              memory_order_relaxed);
+    return message;
+}
+
+static int write_first_locked(struct tri_peer *peer)
+{
+    struct tri_message *message = peer->outbox_first;
+    struct tri_record header;
+    uint32_t bytes;
+    int rc;
+
+    assert(tri_lock_is_held(&peer->lock));
+    tri_record_of_message(message, &header);
+    if (message->kind == TRI_ASK || message->kind == TRI_RESOLVE)
+        header.value = (int32_t)message->deadline_ms;
+    do {
+        rc = write_locked(peer, &header, message->payload, peer->outbox_offset,
+                          &bytes);
+        if (rc != 0)
+            return rc;
+        peer->outbox_offset += bytes;
+    } while (peer->outbox_offset < message->bytes);
+    return 0;
+}
+
+static void drop_outbox_locked(struct tri_peer *peer, int reason)
+{
+    struct tri_link_events *events = &peer->link->config.events;
+
+    assert(tri_lock_is_held(&peer->lock));
+    take_inbox_locked(peer);
+    while (peer->outbox_first != NULL)
+        events->undelivered(events->context, peer, pop_outbox_locked(peer),
+                            reason);
+}
+
+/* Writes as much of the outbox as the channel takes. */
+static void pump_locked(struct tri_peer *peer)
+{
+    bool wrote = false;
+    int rc = 0;
+
+    assert(tri_lock_is_held(&peer->lock));
+    take_inbox_locked(peer);
+    if (peer->outbox_first == NULL)
+        return;
+    rc = connect_locked(peer);
+    while (rc == 0 && peer->outbox_first != NULL) {
+        rc = write_first_locked(peer);
+        if (rc == 0) {
+            tri_message_free(pop_outbox_locked(peer));
+            wrote = true;
+        }
+        if (peer->outbox_first == NULL)
+            take_inbox_locked(peer);
+    }
+    if (wrote || rc == TROUPE_EFULL)
+        flush_locked(peer);
+    if (rc != 0 && rc != TROUPE_EFULL)
+        drop_outbox_locked(peer, rc);
+}
+
+/*
+ * Releases the lock; whoever found it held meanwhile left work and a mark.
+ */
+static void peer_unlock(struct tri_peer *peer)
+{
+    for (;;) {
+        bool doomed = peer->doomed;
+
+        tri_lock_release(&peer->lock);
+        if (tri_unlikely(doomed) && !tri_peer_is_dead(peer))
+            tri_link_kill(peer);
+        /* Pairs with the fence in peer_kick: either we see the mark, or who
+         * set it gets the lock. */
+        tri_fence_full();
+        if (tri_likely(!atomic_load_explicit(&peer->again,
+                                             memory_order_relaxed)))
+            return;
+        if (!tri_lock_try(&peer->lock))
+            return; /* the next holder looks */
+        atomic_store_explicit(&peer->again, 0, memory_order_relaxed);
+        pump_locked(peer);
+    }
+}
+
+/* Has the outbox looked at, by us or by who holds the lock. */
+static void peer_kick(struct tri_peer *peer)
+{
+    atomic_store_explicit(&peer->again, 1, memory_order_relaxed);
+    tri_fence_full(); /* pairs with the fence in peer_unlock */
+    if (tri_lock_try(&peer->lock)) {
+        atomic_store_explicit(&peer->again, 0, memory_order_relaxed);
+        pump_locked(peer);
+        peer_unlock(peer);
+    }
+}
+
+static bool outbox_is_empty_locked(struct tri_peer *peer)
+{
+    return peer->outbox_first == NULL &&
+           atomic_load_explicit(&peer->inbox, memory_order_relaxed) == NULL;
+}
+
+/* --- sending ---------------------------------------------------------------------- */
+
+/* A transport that gathers records into frames: send them now when the last
+ * flush is long ago, else when the sender's turn or the poller comes. */
+static void after_commit_locked(struct tri_peer *peer)
+{
+    uint64_t now;
+
+    if (peer->transport->ops->flush == NULL)
+        return;
+    now = tri_now_ns();
+    if (now - peer->last_flush_ns > FLUSH_GAP_NS) {
+        flush_locked(peer);
+        peer->last_flush_ns = now;
+    } else {
+        mark_dirty(peer);
+    }
+}
+
+/* The straight way: 0, or EFULL when it has to be the outbox. */
+static int send_directly(struct tri_peer *peer, const struct tri_record *record,
+                         const void *payload)
+{
+    int rc = TROUPE_EFULL;
+    uint32_t bytes;
+
+    if (record->total_bytes > peer->transport->record_bytes_max ||
+        !tri_lock_try(&peer->lock))
+        return TROUPE_EFULL;
+    if (tri_likely(outbox_is_empty_locked(peer))) {
+        rc = tri_likely(peer->channel != NULL) ? 0 : connect_locked(peer);
+        if (rc == 0)
+            rc = write_locked(peer, record, payload, 0, &bytes);
+        if (rc == 0)
+            after_commit_locked(peer);
+    }
+    peer_unlock(peer);
+    return rc;
+}
+
+static int add_to_outbox(struct tri_peer *peer, struct tri_message *message,
+                         bool forced)
+{
+    size_t bytes = message->bytes + sizeof(*message);
+    size_t before = atomic_fetch_add_explicit(&peer->outbox_bytes, bytes,
+                                              memory_order_relaxed);
+    struct tri_message *first;
+
+    /* One message may always wait, however large it is. */
+    if (!forced && before > 0 &&
+        before + bytes > peer->link->config.outbox_bytes_max) {
+        atomic_fetch_sub_explicit(&peer->outbox_bytes, bytes,
+                                  memory_order_relaxed);
+        return TROUPE_EFULL;
+    }
+    first = atomic_load_explicit(&peer->inbox, memory_order_relaxed);
+    do {
+        message->next = first;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &peer->inbox, &first, message, memory_order_release,
+        memory_order_relaxed));
+    peer_kick(peer);
+    return 0;
+}
+
+int tri_link_send(struct tri_peer *peer, const struct tri_record *record,
+                  const void *payload, bool forced)
+{
+    struct tri_message *message;
+    int rc;
+
+    if (tri_unlikely(tri_peer_is_dead(peer)))
+        return TROUPE_ENODE;
+    rc = send_directly(peer, record, payload);
+    if (tri_likely(rc != TROUPE_EFULL))
+        return rc;
+    message = tri_message_of_record(record);
+    if (message == NULL)
+        return TROUPE_ENOMEM;
+    if (record->kind == TRI_ASK || record->kind == TRI_RESOLVE)
+        message->deadline_ms = (uint32_t)record->value;
+    if (record->total_bytes > 0)
+        memcpy(message->payload, payload, record->total_bytes);
+    rc = add_to_outbox(peer, message, forced);
+    if (rc != 0)
+        tri_message_free(message);
+    return rc;
+}
+
+int tri_link_send_message(struct tri_peer *peer, struct tri_message *message,
+                          bool forced)
+{
+    struct tri_record record;
+    int rc;
+
+    if (tri_unlikely(tri_peer_is_dead(peer)))
+        return TROUPE_ENODE;
+    tri_record_of_message(message, &record);
+    if (message->kind == TRI_ASK || message->kind == TRI_RESOLVE)
+        record.value = (int32_t)message->deadline_ms;
+    rc = send_directly(peer, &record, message->payload);
+    if (rc == 0)
+        tri_message_free(message);
+    if (rc != TROUPE_EFULL)
+        return rc;
+    return add_to_outbox(peer, message, forced);
+}
+
+/* --- receiving ----------------------------------------------------------------------- */
+
+static void *on_accept(void *context, uint64_t node)
+{
+    struct tri_peer *peer = tri_link_find(context, node);
+
+    return peer != NULL && !tri_peer_is_dead(peer) ? peer : NULL;
+}
+
+static void on_garbage(void *context, const char *reason)
+{
+    struct tri_link *link = context;
+
+    if (atomic_fetch_add_explicit(&link->garbage, 1, memory_order_relaxed) == 0)
+        tri_warn("dropped foreign or malformed data: %s", reason);
+}
+
+static void count_received(struct tri_peer *peer)
+{
+    atomic_store_explicit(
+        &peer->received,
+        atomic_load_explicit(&peer->received, memory_order_relaxed) + 1,
+        memory_order_relaxed);
+}
+
+/* The first piece of a large message. */
+static void begin_partial(struct tri_link *link, struct tri_peer *peer,
+                          const struct tri_record *record, const void *payload)
+{
+    struct tri_link_events *events = &link->config.events;
+
+    if (record->total_bytes <= link->config.message_bytes_max)
+        peer->partial = tri_message_of_record(record);
+    if (peer->partial == NULL) {
+        peer->skip_bytes = record->total_bytes - record->bytes;
+        count_received(peer);
+        events->refused(events->context, peer, record,
+                        record->total_bytes > link->config.message_bytes_max
+                            ? TROUPE_ETOOBIG
+                            : TROUPE_ENOMEM);
+        return;
+    }
+    memcpy(peer->partial->payload, payload, record->bytes);
+    peer->partial_bytes = record->bytes;
+}
+
+static void on_more(struct tri_link *link, struct tri_peer *peer,
+                    const struct tri_record *record, const void *payload)
+{
+    struct tri_link_events *events = &link->config.events;
+    struct tri_message *message = peer->partial;
+
+    if (peer->skip_bytes > 0) {
+        peer->skip_bytes -= (uint32_t)tri_min(record->bytes, peer->skip_bytes);
+        return;
+    }
+    if (message == NULL ||
+        record->bytes > message->bytes - peer->partial_bytes) {
+        on_garbage(link, "a piece of a message that did not begin");
+        return;
+    }
+    memcpy(message->payload + peer->partial_bytes, payload, record->bytes);
+    peer->partial_bytes += record->bytes;
+    if (peer->partial_bytes == message->bytes) {
+        peer->partial = NULL;
+        count_received(peer);
+        events->message(events->context, peer, message);
+    }
+}
+
+static void on_record(void *context, void *peer_, const struct tri_record *record,
+                      const void *payload)
+{
+    struct tri_link *link = context;
+    struct tri_peer *peer = peer_;
+
+    if (tri_unlikely(record->kind == TRI_MORE)) {
+        on_more(link, peer, record, payload);
+        return;
+    }
+    if (tri_unlikely(peer->partial != NULL)) {
+        on_garbage(link, "a message broke off");
+        tri_message_free(peer->partial);
+        peer->partial = NULL;
+    }
+    peer->skip_bytes = 0;
+    if (tri_unlikely(record->total_bytes > record->bytes)) {
+        begin_partial(link, peer, record, payload);
+        return;
+    }
+    count_received(peer);
+    link->config.events.record(link->config.events.context, peer, record,
+                               payload);
+}
+
+static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
+{
+    struct tri_peer *peer = tri_link_find(context, node);
+
+    if (peer == NULL || tri_peer_is_dead(peer))
+        return;
+    if (evidence == TRI_EVIDENCE_PROOF)
+        tri_link_kill(peer);
+    else
+        tri_info("the connection to rank %d closed", peer->rank);
+}
+
+static void on_writable(void *context, void *peer)
+{
+    (void)context;
+    mark_dirty(peer);
+    peer_kick(peer);
+}
+
+struct tri_transport_events tri_link_transport_events(struct tri_link *link)
+{
+    return (struct tri_transport_events){
+        .context = link,
+        .accept = on_accept,
+        .record = on_record,
+        .lost = on_lost,
+        .garbage = on_garbage,
+        .writable = on_writable,
+    };
+}
+
+/*
+ * What the dying peer had sent may still arrive; it is delivered. The channel
+ * is closed under the lock, so that no sender is in it.
+ */
+void tri_link_kill(struct tri_peer *peer)
+{
+    struct tri_link_events *events = &peer->link->config.events;
+
+    if (atomic_exchange_explicit(&peer->state, TRI_PEER_DEAD,
+                                 memory_order_acq_rel) == TRI_PEER_DEAD)
+        return;
+    tri_lock_acquire(&peer->lock);
+    drop_outbox_locked(peer, TROUPE_ENODE);
+    if (peer->channel != NULL)
+        peer->transport->ops->disconnect(peer->channel);
+    peer->channel = NULL;
+    peer_unlock(peer);
+    events->died(events->context, peer);
+}
+
+/* --- polling --------------------------------------------------------------------------- */
+
+unsigned tri_link_poll(struct tri_link *link, unsigned budget)
+{
+    unsigned n = 0;
+
+    tri_link_flush(link);
+    for (uint32_t i = 0; i < link->transports_len; i++)
+        n += link->transports[i]->ops->poll(link->transports[i], budget);
+    return n;
+}
+
+bool tri_link_pending(struct tri_link *link)
+{
+    if (tri_link_is_dirty(link))
+        return true;
+    for (uint32_t i = 0; i < link->transports_len; i++)
+        if (link->transports[i]->ops->pending(link->transports[i]))
+            return true;
+    return false;
+}
+
+struct tri_link_census tri_link_census(struct tri_link *link)
+{
+    struct tri_link_census census = { 0 };
+
+    for (uint32_t i = 0; i < link->config.peers_len; i++) {
+        struct tri_peer *peer = &link->peers[i];
+
+        census.sent += atomic_load_explicit(&peer->sent, memory_order_relaxed);
+        census.received += atomic_load_explicit(&peer->received,
+                                                memory_order_relaxed);
+        if (atomic_load_explicit(&peer->outbox_bytes, memory_order_relaxed) > 0)
+            census.waiting = true;
+    }
+    census.waiting |= tri_link_is_dirty(link);
+    return census;
+}
+
+/* --- life -------------------------------------------------------------------------------- */
+
+int tri_link_init(struct tri_link *link, const struct tri_link_config *config)
+{
+    size_t bytes = tri_align_up(sizeof(struct tri_peer), TRI_CACHE_LINE);
+    uint64_t buckets = tri_pow2_up((uint64_t)config->peers_len * 2 + 1);
+
+    *link = (struct tri_link){ .config = *config };
+    link->peers = aligned_alloc(TRI_CACHE_LINE,
+                                bytes * tri_max(config->peers_len, 1));
+    link->by_node = calloc(buckets, sizeof(*link->by_node));
+    link->by_node_mask = (uint32_t)buckets - 1;
+    if (link->peers == NULL || link->by_node == NULL) {
+        free(link->peers);
+        free(link->by_node);
+        return TROUPE_ENOMEM;
+    }
+    memset(link->peers, 0, bytes * tri_max(config->peers_len, 1));
+    return 0;
+}
+
+void tri_link_add_transport(struct tri_link *link,
+                            struct tri_transport *transport)
+{
+    assert(link->transports_len < TRI_LINK_TRANSPORTS_MAX);
+    link->transports[link->transports_len++] = transport;
+}
+
+void tri_link_set_peer(struct tri_link *link, int rank, uint64_t node,
+                       struct tri_transport *transport,
+                       const struct tri_address *address)
+{
+    struct tri_peer *peer = &link->peers[rank];
+    uint64_t i = tri_mix64(node);
+
+    peer->link = link;
+    peer->node = node;
+    peer->rank = rank;
+    peer->transport = transport;
+    peer->address = *address;
+    while (link->by_node[i & link->by_node_mask] != NULL)
+        i++;
+    link->by_node[i & link->by_node_mask] = peer;
+}
+
+static void free_outbox(struct tri_peer *peer)
+{
+    tri_lock_acquire(&peer->lock);
+    take_inbox_locked(peer);
+    while (peer->outbox_first != NULL)
+        tri_message_free(pop_outbox_locked(peer));
+    tri_lock_release(&peer->lock);
+}
+
+void tri_link_fini(struct tri_link *link)
+{
+    for (uint32_t i = 0; i < link->config.peers_len; i++) {
+        struct tri_peer *peer = &link->peers[i];
+
+        free_outbox(peer);
+        if (peer->partial != NULL)
+            tri_message_free(peer->partial);
+    }
+    for (uint32_t i = 0; i < link->transports_len; i++)
+        link->transports[i]->ops->close(link->transports[i]);
+    free(link->peers);
+    free(link->by_node);
+}

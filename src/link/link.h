@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_LINK_H
+#define TRI_LINK_H
+
+/*
+ * Node-to-node links: one peer for each other node of the job, a channel of
+ * whichever transport reaches it, a bounded outbox for what the channel
+ * cannot take yet, and the cutting of large messages into records and back.
+ *
+ * Sending to a peer is serialized by a try-lock: who gets it writes straight
+ * into the channel; who does not puts its message into the outbox, which the
+ * holder empties before it goes. Nobody waits. Order holds because the
+ * outbox goes first, and because one sender sees its own outbox entries.
+ */
+
+#include <troupe/types.h>
+
+#include "base/lock.h"
+#include "message/message.h"
+#include "transport/transport.h"
+
+struct tri_link;
+
+enum tri_peer_state {
+    TRI_PEER_NEW, /* no channel yet */
+    TRI_PEER_UP,
+    TRI_PEER_DEAD,
+};
+
+struct tri_peer {
+    struct tri_link *link;
+    uint64_t node;
+    int rank;
+    struct tri_transport *transport;
+    struct tri_address address;
+
+    /* senders */
+    _Atomic uint32_t state; /* enum tri_peer_state */
+    struct tri_lock lock;   /* the channel and what is marked "lock" */
+    _Atomic uint32_t again; /* somebody found the lock held: look again */
+    struct tri_message *_Atomic inbox; /* newest first, as in a mailbox */
+    _Atomic size_t outbox_bytes;
+    _Atomic uint32_t dirty; /* has records to flush; on the link's list */
+    struct tri_peer *dirty_next;
+    struct tri_channel *channel; /* lock */
+    struct tri_message *outbox_first; /* lock; taken from inbox, in order */
+    struct tri_message *outbox_last;  /* lock */
+    uint32_t outbox_offset;     /* lock; payload of the first already sent */
+    uint64_t last_flush_ns;     /* lock */
+    bool doomed;                /* lock; its process was found gone */
+    _Atomic uint64_t sent; /* messages written to the channel; writer: lock */
+
+    /* receiver: the poll lock */
+    struct tri_message *partial; /* a message that arrives in pieces */
+    uint32_t partial_bytes;      /* of it arrived */
+    uint32_t skip_bytes;         /* of a message that had no room */
+    _Atomic uint64_t received;   /* messages; writer: poll lock */
+} __attribute__((aligned(TRI_CACHE_LINE)));
+
+/* What the link hands up, from within tri_link_poll or _control. */
+struct tri_link_events {
+    void *context;
+
+    /* A whole small message; record and payload die with the call. */
+    void (*record)(void *context, struct tri_peer *peer,
+                   const struct tri_record *record, const void *payload);
+
+    /* A message that came in pieces; the callee owns it. Its header is that
+     * of tri_message_of_record. */
+    void (*message)(void *context, struct tri_peer *peer,
+                    struct tri_message *message);
+
+    /* There was no room for a message; only its header is known. */
+    void (*refused)(void *context, struct tri_peer *peer,
+                    const struct tri_record *record, int reason);
+
+    /* A queued message will never be sent; the callee owns it. */
+    void (*undelivered)(void *context, struct tri_peer *peer,
+                        struct tri_message *message, int reason);
+
+    /* Once a peer. Its channel is closed already. */
+    void (*died)(void *context, struct tri_peer *peer);
+};
+
+struct tri_link_config {
+    uint64_t node;
+    uint32_t peers_len;
+    size_t outbox_bytes_max;
+    size_t message_bytes_max;
+    struct tri_link_events events;
+};
+
+#define TRI_LINK_TRANSPORTS_MAX 2
+
+struct tri_link {
+    struct tri_link_config config;
+    struct tri_peer *peers; /* by rank; our own entry is unused */
+    struct tri_peer **by_node; /* open addressing, a power of two */
+    uint32_t by_node_mask;
+    struct tri_transport *transports[TRI_LINK_TRANSPORTS_MAX];
+    uint32_t transports_len;
+    _Atomic uint64_t garbage;
+    struct tri_peer *_Atomic dirty; /* peers to flush */
+};
+
+/* Errors: ENOMEM. */
+int tri_link_init(struct tri_link *link, const struct tri_link_config *config);
+
+/* Frees peers and closes the transports. Threads are gone. */
+void tri_link_fini(struct tri_link *link);
+
+/* What the transports get as their events. */
+struct tri_transport_events tri_link_transport_events(struct tri_link *link);
+
+/* Adds an open transport; the link owns it. */
+void tri_link_add_transport(struct tri_link *link,
+                            struct tri_transport *transport);
+
+/* Describes a peer, before it is used. */
+void tri_link_set_peer(struct tri_link *link, int rank, uint64_t node,
+                       struct tri_transport *transport,
+                       const struct tri_address *address);
+
+/* The peer of a node id, or NULL. Any thread. */
+static inline struct tri_peer *tri_link_find(struct tri_link *link,
+                                             uint64_t node)
+{
+    uint64_t i = tri_mix64(node);
+
+    for (;; i++) {
+        struct tri_peer *peer = link->by_node[i & link->by_node_mask];
+
+        if (peer == NULL || peer->node == node)
+            return peer;
+    }
+}
+
+static inline bool tri_peer_is_dead(struct tri_peer *peer)
+{
+    return atomic_load_explicit(&peer->state, memory_order_relaxed) ==
+           TRI_PEER_DEAD;
+}
+
+/*
+ * Sends a message given by its header and payload, which is copied.
+ * total_bytes is the payload's size; record->bytes is ignored.
+ * forced: replies and notices, which are bounded otherwise, also beyond the
+ * outbox's limit. Any thread. Blocking: never.
+ * Errors: EFULL, ENODE, ENOMEM.
+ */
+int tri_link_send(struct tri_peer *peer, const struct tri_record *record,
+                  const void *payload, bool forced);
+
+/* Sends a message and owns it, unless an error is returned. */
+int tri_link_send_message(struct tri_peer *peer, struct tri_message *message,
+                          bool forced);
+
+/* Takes in what arrived. Poll lock held. Returns records delivered. */
+unsigned tri_link_poll(struct tri_link *link, unsigned budget);
+
+/* True when a poll would find something. Bell armed. */
+bool tri_link_pending(struct tri_link *link);
+
+/* Sends what waits in half-filled frames. Any thread. */
+void tri_link_flush(struct tri_link *link);
+
+static inline bool tri_link_is_dirty(struct tri_link *link)
+{
+    return atomic_load_explicit(&link->dirty, memory_order_relaxed) != NULL;
+}
+
+/* Declares a peer dead: no more sends, queued messages are undelivered.
+ * Any thread. */
+void tri_link_kill(struct tri_peer *peer);
+
+/* Messages sent and received so far, and whether something still waits in an
+ * outbox or a channel. Any thread. */
+struct tri_link_census {
+    uint64_t sent;
+    uint64_t received;
+    bool waiting;
+};
+
+struct tri_link_census tri_link_census(struct tri_link *link);
+
+/* Header of a message as it travels. Asks: value becomes the ms left. */
+void tri_record_of_message(const struct tri_message *message,
+                           struct tri_record *record_p);
+
+/* A message with room for record->total_bytes and the header filled in from
+ * the record, or NULL when memory is exhausted. */
+struct tri_message *tri_message_of_record(const struct tri_record *record);
+
+#endif
