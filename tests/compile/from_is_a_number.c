@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* expect: troupe_from_t|transparent union|incompatible type */
+#include "counter.h"
+
+/* Only a node or a running actor can send; the rank is neither. */
+int test(int rank, counter_ref_t counter);
+
+int test(int rank, counter_ref_t counter)
+{
+    return counter_add(rank, counter, (counter_add_t){ 1 });
+}

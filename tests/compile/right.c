@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The right program beside the wrong ones: it compiles without a warning, as
+ * C and as C++, so that what the others are refused for is their one fault.
+ */
+#include "counter.h"
+
+struct counter {
+    int64_t value;
+};
+
+static int on_add(troupe_self_t *self, struct counter *c,
+                  const counter_add_t *m)
+{
+    (void)self;
+    c->value += m->by;
+    return 0;
+}
+
+static int on_reset(troupe_self_t *self, struct counter *c,
+                    const counter_reset_t *m)
+{
+    (void)self;
+    c->value = m->to;
+    return 0;
+}
+
+static int on_read(troupe_self_t *self, struct counter *c,
+                   const counter_read_t *m)
+{
+    counter_read_result_t result = { c->value };
+
+    (void)m;
+    return counter_read_reply(self, result);
+}
+
+#ifdef __cplusplus
+/* C++17 has no designated initializers: the handlers in their order. */
+TROUPE_ACTOR(counter, struct counter, 0, 0, 0, on_add, on_reset, on_read)
+#else
+TROUPE_ACTOR(counter, struct counter, .add = on_add, .reset = on_reset,
+             .read = on_read)
+#endif
+
+int main(void)
+{
+    troupe_t *troupe;
+    counter_ref_t hits;
+    counter_add_t add = { 1 };
+    counter_read_t read = { 0 };
+    counter_read_result_t total;
+    int rc = troupe_start(&troupe, 0);
+
+    if (rc != 0)
+        return 1;
+    rc = counter_spawn(troupe, "hits", 0, &hits);
+    if (rc == 0)
+        rc = counter_add(troupe, hits, add);
+    if (rc == 0)
+        rc = counter_read(troupe, hits, read, 1000, &total);
+    troupe_stop(&troupe);
+    return rc == 0 && total.value == 1 ? 0 : 1;
+}
