@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TROUPE_BENCH_OURS_H
+#define TROUPE_BENCH_OURS_H
+
+/* What troupe's own measured programs share. */
+
+#include <stdatomic.h>
+#include <troupe.h>
+
+#include "../bench.h"
+
+enum { BENCH_WAIT_MS = 30000 }; /* for names and for stragglers */
+
+static inline void bench_check(int rc, const char *what)
+{
+    if (rc == 0)
+        return;
+    fprintf(stderr, "%s: %s (%s)\n", what, troupe_error_name(rc),
+            troupe_strerror(rc));
+    exit(1);
+}
+
+/* A node with `workers` worker threads and room for `actors` more actors. */
+static inline troupe_t *bench_start(int workers, uint64_t actors)
+{
+    troupe_options_t options;
+    troupe_t *troupe;
+
+    bench_watchdog();
+    troupe_options_init(&options);
+    options.workers = workers;
+    if (options.actors_max < actors + 64)
+        options.actors_max = (uint32_t)actors + 64;
+    bench_check(troupe_start(&troupe, &options), "troupe_start");
+    return troupe;
+}
+
+/* A flag that a handler raises and the main thread serves for. */
+typedef atomic_int bench_flag_t;
+
+static inline void bench_raise(troupe_self_t *self, bench_flag_t *flag)
+{
+    atomic_store(flag, 1);
+    troupe_wake(self);
+}
+
+static inline int bench_raised(void *flag)
+{
+    return atomic_load((bench_flag_t *)flag);
+}
+
+static inline void bench_await(troupe_t *troupe, bench_flag_t *flag)
+{
+    bench_check(troupe_serve_until(troupe, bench_raised, flag,
+                                   TROUPE_FOREVER),
+                "troupe_serve_until");
+}
+
+#endif
