@@ -20,6 +20,15 @@ AC_DEFUN([TROUPE_NEEDS], [
     PKG_CHECK_MODULES([$1], [$2], [], [TROUPE_MISSING([$2], [$3])])
 ])
 
+dnl TROUPE_WANTS(PREFIX, MODULE, DEBIAN-PACKAGE, WHAT): as TROUPE_NEEDS, but
+dnl without it only WHAT is left out. Conditional HAVE_PREFIX.
+AC_DEFUN([TROUPE_WANTS], [
+    PKG_CHECK_MODULES([$1], [$2], [troupe_have_$1=yes], [
+        troupe_have_$1=no
+        AC_MSG_WARN([$2 is missing (Debian package $3): no $4])])
+    AM_CONDITIONAL([HAVE_$1], [test "$troupe_have_$1" = yes])
+])
+
 dnl TROUPE_TESTS: --enable-tests; without cmocka and without being asked,
 dnl configure goes on and says so.
 AC_DEFUN([TROUPE_TESTS], [

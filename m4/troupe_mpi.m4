@@ -82,7 +82,7 @@ AC_DEFUN([TROUPE_MPI_LINK], [
     LIBS="$MPI_LIBS $LIBS"
     AC_MSG_CHECKING([whether a program with MPI_Init links])
     AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <mpi.h>]],
-                                    [[MPI_Init(NULL, NULL);]])],
+                                    [[MPI_Init(0, 0);]])],
         [AC_MSG_RESULT([yes])],
         [AC_MSG_RESULT([no])
          AS_CASE([$with_mpi],
