@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+/*
+ * Receiving. A few large buffers take many frames each (FI_MULTI_RECV). Poll
+ * notes what arrived under domain_lock, then delivers without any lock, then
+ * posts the buffers that the provider has let go of. A buffer is only posted
+ * again when all that arrived in it was delivered: arrivals are kept in order
+ * and the last one in a buffer says that it releases it.
+ */
+#include "transport/fabric_internal.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/log.h"
+
+#define RX_BYTES ((size_t)FABRIC_RX_BUFFERS * FABRIC_RX_BUFFER_BYTES)
+#define PEERS_SIZE_MIN 64
+
+/* --- accepted nodes ------------------------------------------------------ */
+
+static size_t peers_place(const struct fabric_rx *rx, uint64_t node)
+{
+    size_t at = tri_mix64(node) & (rx->peers_size - 1);
+
+    while (rx->peers[at].node != 0 && rx->peers[at].node != node)
+        at = (at + 1) & (rx->peers_size - 1);
+    return at;
+}
+
+static void peers_grow(struct fabric_rx *rx)
+{
+    struct fabric_peer *old = rx->peers;
+    size_t old_size = rx->peers_size;
+    struct fabric_peer *peers = calloc(2 * old_size, sizeof(*peers));
+
+    if (!peers)
+        return;
+    rx->peers = peers;
+    rx->peers_size = 2 * old_size;
+    for (size_t i = 0; i < old_size; i++)
+        if (old[i].node != 0)
+            rx->peers[peers_place(rx, old[i].node)] = old[i];
+    free(old);
+}
+
+/* The peer of a node, or NULL for a stranger. A table that cannot grow only
+ * means that accept is asked more than once. */
+static void *peers_find(struct fabric *fabric, uint64_t node)
+{
+    const struct tri_transport_events *events = &fabric->config.events;
+    struct fabric_rx *rx = &fabric->rx;
+    size_t at;
+    void *peer;
+
+    if (node == 0)
+        return NULL;
+    at = peers_place(rx, node);
+    if (rx->peers[at].node == node)
+        return rx->peers[at].peer;
+    peer = events->accept(events->context, node);
+    if (!peer)
+        return NULL;
+    if (2 * (rx->peers_len + 1) > rx->peers_size)
+        peers_grow(rx);
+    if (4 * (rx->peers_len + 1) > 3 * rx->peers_size)
+        return peer;
+    rx->peers[peers_place(rx, node)] = (struct fabric_peer){ node, peer };
+    rx->peers_len++;
+    return peer;
+}
+
+void tri_fabric_forget(struct fabric *fabric, uint64_t node)
+{
+    struct fabric_rx *rx = &fabric->rx;
+    size_t mask = rx->peers_size - 1;
+    size_t hole = peers_place(rx, node);
+
+    if (node == 0 || rx->peers[hole].node != node)
+        return;
+    rx->peers_len--;
+    rx->peers[hole].node = 0;
+    /* What follows without a gap may have been moved on by the hole: put it
+     * where it is found now (Knuth 6.4, algorithm R). */
+    for (size_t at = (hole + 1) & mask; rx->peers[at].node != 0;
+         at = (at + 1) & mask) {
+        struct fabric_peer moved = rx->peers[at];
+
+        rx->peers[at].node = 0;
+        rx->peers[peers_place(rx, moved.node)] = moved;
+    }
+}
+
+/* --- delivery ------------------------------------------------------------ */
+
+static void garbage(struct fabric *fabric, const char *reason)
+{
+    const struct tri_transport_events *events = &fabric->config.events;
+
+    events->garbage(events->context, reason);
+}
+
+static unsigned deliver_records(struct fabric *fabric, void *peer,
+                                const unsigned char *data, unsigned records)
+{
+    const struct tri_transport_events *events = &fabric->config.events;
+
+    data += TRI_FRAME_HEADER_BYTES;
+    for (unsigned i = 0; i < records; i++) {
+        const struct tri_record *record = (const void *)data;
+
+        events->record(events->context, peer, record, record + 1);
+        data += tri_frame_record_bytes(record->bytes);
+    }
+    return records;
+}
+
+static unsigned deliver_frame(struct fabric *fabric, const unsigned char *data,
+                              size_t bytes)
+{
+    struct fabric_rx *rx = &fabric->rx;
+    struct tri_frame frame;
+    const char *reason;
+    void *peer;
+
+    /* Frames are multiples of 8, so that only a stranger's message makes the
+     * next one begin elsewhere. */
+    if ((uintptr_t)data % TRI_FRAME_ALIGN != 0 &&
+        bytes <= TRI_FRAME_BYTES_MAX) {
+        memcpy(rx->bounce, data, bytes);
+        data = rx->bounce;
+    }
+    reason = tri_frame_check(data, bytes, fabric->config.node,
+                             fabric->config.job_nonce, &frame);
+    if (reason) {
+        garbage(fabric, reason);
+        return 0;
+    }
+    peer = peers_find(fabric, frame.source);
+    if (!peer) {
+        garbage(fabric, "stranger");
+        return 0;
+    }
+    return deliver_records(fabric, peer, data, frame.records);
+}
+
+unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget)
+{
+    struct fabric_rx *rx = &fabric->rx;
+    unsigned delivered = 0;
+
+    while (rx->arrivals_at < rx->arrivals_len && delivered < budget) {
+        struct fabric_arrival *arrival = &rx->arrivals[rx->arrivals_at++];
+
+        if (arrival->bytes > 0)
+            delivered += deliver_frame(fabric, arrival->data, arrival->bytes);
+        if (arrival->releases)
+            arrival->buffer->posted = false;
+    }
+    if (rx->arrivals_at == rx->arrivals_len)
+        rx->arrivals_at = rx->arrivals_len = 0;
+    if (rx->error) {
+        garbage(fabric, rx->error);
+        rx->error = NULL;
+    }
+    return delivered;
+}
+
+/* --- buffers, under domain_lock ------------------------------------------ */
+
+static void arrival_add(struct fabric_rx *rx, struct fabric_rx_buffer *buffer,
+                        const void *data, size_t bytes, bool releases)
+{
+    assert(rx->arrivals_len < FABRIC_CQ_BATCH);
+    if (releases)
+        rx->posted_len--;
+    rx->arrivals[rx->arrivals_len++] = (struct fabric_arrival){
+        .buffer = buffer,
+        .data = data,
+        .bytes = bytes,
+        .releases = releases,
+    };
+}
+
+void tri_fabric_received_locked(struct fabric *fabric,
+                                const struct fi_cq_data_entry *entry)
+{
+    struct fabric_rx_buffer *buffer =
+        tri_container_of(entry->op_context, struct fabric_rx_buffer, op);
+
+    arrival_add(&fabric->rx, buffer, entry->buf, entry->len,
+                (entry->flags & FI_MULTI_RECV) != 0);
+}
+
+void tri_fabric_receive_failed_locked(struct fabric *fabric,
+                                      const struct fi_cq_err_entry *error)
+{
+    struct fabric_rx_buffer *buffer =
+        tri_container_of(error->op_context, struct fabric_rx_buffer, op);
+
+    fabric->rx.error = error->err == FI_ETRUNC
+                           ? "a message longer than a frame"
+                           : "a receive failed";
+    tri_info("fabric: receive: %s", fi_strerror(error->err));
+    if (error->flags & FI_MULTI_RECV)
+        arrival_add(&fabric->rx, buffer, NULL, 0, true);
+}
+
+int tri_fabric_rx_post_locked(struct fabric *fabric)
+{
+    struct fabric_rx *rx = &fabric->rx;
+
+    for (size_t i = 0; i < FABRIC_RX_BUFFERS; i++) {
+        struct fabric_rx_buffer *buffer = &rx->buffers[i];
+        struct iovec iov = { buffer->data, FABRIC_RX_BUFFER_BYTES };
+        struct fi_msg msg = { .msg_iov = &iov,
+                              .desc = &rx->descriptor,
+                              .iov_count = 1,
+                              .addr = FI_ADDR_UNSPEC,
+                              .context = &buffer->op.context };
+        ssize_t rc;
+
+        if (buffer->posted)
+            continue;
+        rc = fi_recvmsg(fabric->ep, &msg, FI_MULTI_RECV);
+        if (rc == -FI_EAGAIN)
+            return 0; /* the next poll tries again */
+        if (rc != 0) {
+            tri_error("fabric: posting a receive buffer: %s",
+                      fi_strerror((int)-rc));
+            return TROUPE_ETRANSPORT;
+        }
+        buffer->posted = true;
+        rx->posted_len++;
+    }
+    return 0;
+}
+
+int tri_fabric_rx_init(struct fabric *fabric)
+{
+    struct fabric_rx *rx = &fabric->rx;
+    size_t min_bytes = TRI_FRAME_BYTES_MAX;
+    size_t bytes = RX_BYTES + TRI_FRAME_BYTES_MAX;
+    int rc;
+
+    rx->peers = calloc(PEERS_SIZE_MIN, sizeof(*rx->peers));
+    if (!rx->peers)
+        return TROUPE_ENOMEM;
+    rx->peers_size = PEERS_SIZE_MIN;
+    rx->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (rx->memory == MAP_FAILED) {
+        rx->memory = NULL;
+        return TROUPE_ENOMEM;
+    }
+    rx->bounce = rx->memory + RX_BYTES;
+    rc = tri_fabric_register(fabric, rx->memory, RX_BYTES, FI_RECV, &rx->mr);
+    if (rc != 0)
+        return rc;
+    rx->descriptor = rx->mr ? fi_mr_desc(rx->mr) : NULL;
+    for (size_t i = 0; i < FABRIC_RX_BUFFERS; i++) {
+        rx->buffers[i].op.kind = FABRIC_OP_RECEIVE;
+        rx->buffers[i].data = rx->memory + i * FABRIC_RX_BUFFER_BYTES;
+    }
+    rc = fi_setopt(&fabric->ep->fid, FI_OPT_ENDPOINT, FI_OPT_MIN_MULTI_RECV,
+                   &min_bytes, sizeof(min_bytes));
+    if (rc != 0) {
+        tri_error("fabric: FI_OPT_MIN_MULTI_RECV: %s", fi_strerror(-rc));
+        return TROUPE_ETRANSPORT;
+    }
+    return 0;
+}
+
+void tri_fabric_rx_fini(struct fabric *fabric)
+{
+    struct fabric_rx *rx = &fabric->rx;
+
+    if (rx->mr)
+        fi_close(&rx->mr->fid);
+    if (rx->memory)
+        munmap(rx->memory, RX_BYTES + TRI_FRAME_BYTES_MAX);
+    free(rx->peers);
+}

@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+/*
+ * Sending. A frame is in one place at a time: the pool's free list, a
+ * channel's `filling`, its `ready` queue, or in flight (known to libfabric
+ * only). It leaves the last one by its completion or by fi_close alone.
+ *
+ * A send that the provider refuses for now (-FI_EAGAIN: no connection yet, no
+ * room, a dead peer that rxm tries to reach for ever) stays queued; poll tries
+ * again after a pause that grows with the time the channel has been stalled.
+ * A send that failed leaves a hole in the order, so it breaks the channel:
+ * what is queued is dropped and the link gets ENODE until it connects anew.
+ */
+#include "transport/fabric_internal.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "os/bell.h"
+
+static struct fabric *channel_fabric(struct fabric_channel *channel)
+{
+    return (struct fabric *)channel->base.transport;
+}
+
+static bool channel_broken(const struct fabric_channel *channel)
+{
+    /* Only says to stop trying: orders nothing. */
+    return atomic_load_explicit(&channel->broken, memory_order_relaxed);
+}
+
+/* --- frame pool ---------------------------------------------------------- */
+
+static int pool_grow(struct fabric *fabric)
+{
+    struct fabric_slab *slab = calloc(1, sizeof(*slab));
+    size_t bytes = (size_t)FABRIC_SLAB_FRAMES * TRI_FRAME_BYTES_MAX;
+
+    if (!slab)
+        return TROUPE_ENOMEM;
+    slab->data = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slab->data == MAP_FAILED)
+        goto free_slab;
+    if (tri_fabric_register(fabric, slab->data, bytes, FI_SEND, &slab->mr))
+        goto unmap;
+    tri_lock_acquire(&fabric->queue_lock);
+    SLIST_INSERT_HEAD(&fabric->slabs, slab, next);
+    for (unsigned i = 0; i < FABRIC_SLAB_FRAMES; i++) {
+        struct fabric_frame *frame = &slab->frames[i];
+
+        frame->op.kind = FABRIC_OP_SEND;
+        frame->data = slab->data + (size_t)i * TRI_FRAME_BYTES_MAX;
+        frame->descriptor = slab->mr ? fi_mr_desc(slab->mr) : NULL;
+        STAILQ_INSERT_TAIL(&fabric->free_frames, frame, next);
+    }
+    tri_lock_release(&fabric->queue_lock);
+    return 0;
+unmap:
+    munmap(slab->data, bytes);
+free_slab:
+    free(slab);
+    return TROUPE_ENOMEM;
+}
+
+static bool may_take_queued(const struct fabric *fabric,
+                            const struct fabric_channel *channel)
+{
+    return channel->frames_len < FABRIC_CHANNEL_FRAMES_OWN ||
+           (channel->frames_len < FABRIC_CHANNEL_FRAMES_MAX &&
+            fabric->shared_frames_len < FABRIC_SHARED_FRAMES_MAX);
+}
+
+/* Remembers that `writable` is owed. */
+static void wait_queued(struct fabric *fabric, struct fabric_channel *channel)
+{
+    if (channel->is_waiting)
+        return;
+    channel->is_waiting = true;
+    TAILQ_INSERT_TAIL(&fabric->waiting, channel, waiting);
+}
+
+/* Takes a frame for a channel, or NULL: `writable` will follow. */
+static struct fabric_frame *frame_take(struct fabric *fabric,
+                                       struct fabric_channel *channel)
+{
+    struct fabric_frame *frame = NULL;
+    bool may;
+
+    tri_lock_acquire(&fabric->queue_lock);
+    may = may_take_queued(fabric, channel);
+    if (may && STAILQ_EMPTY(&fabric->free_frames)) {
+        tri_lock_release(&fabric->queue_lock);
+        pool_grow(fabric); /* without success the list is still empty */
+        tri_lock_acquire(&fabric->queue_lock);
+        may = may_take_queued(fabric, channel);
+    }
+    if (may)
+        frame = STAILQ_FIRST(&fabric->free_frames);
+    if (frame) {
+        STAILQ_REMOVE_HEAD(&fabric->free_frames, next);
+        if (++channel->frames_len > FABRIC_CHANNEL_FRAMES_OWN)
+            fabric->shared_frames_len++;
+    } else {
+        channel->want_frame = true;
+        wait_queued(fabric, channel);
+    }
+    tri_lock_release(&fabric->queue_lock);
+    if (frame) {
+        frame->channel = channel;
+        frame->bytes = TRI_FRAME_HEADER_BYTES;
+        frame->records = 0;
+    }
+    return frame;
+}
+
+static void frame_return_queued(struct fabric *fabric,
+                                struct fabric_frame *frame)
+{
+    struct fabric_channel *channel = frame->channel;
+
+    assert(channel->frames_len > 0);
+    if (channel->frames_len-- > FABRIC_CHANNEL_FRAMES_OWN)
+        fabric->shared_frames_len--;
+    frame->channel = NULL;
+    STAILQ_INSERT_HEAD(&fabric->free_frames, frame, next);
+}
+
+static void ready_drop_queued(struct fabric *fabric,
+                              struct fabric_channel *channel)
+{
+    struct fabric_frame *frame;
+
+    while ((frame = STAILQ_FIRST(&channel->ready)) != NULL) {
+        STAILQ_REMOVE_HEAD(&channel->ready, next);
+        channel->outstanding_len--;
+        frame_return_queued(fabric, frame);
+    }
+}
+
+/* --- sending, under domain_lock ------------------------------------------ */
+
+static void channel_break(struct fabric *fabric,
+                          struct fabric_channel *channel)
+{
+    atomic_store_explicit(&channel->broken, true, memory_order_relaxed);
+    tri_lock_acquire(&fabric->queue_lock);
+    ready_drop_queued(fabric, channel);
+    if (!channel->is_lost && !channel->is_closing && !channel->is_zombie) {
+        channel->is_lost = true;
+        TAILQ_INSERT_TAIL(&fabric->lost, channel, lost);
+    }
+    tri_lock_release(&fabric->queue_lock);
+}
+
+static void channel_stalled(struct fabric_channel *channel)
+{
+    uint64_t now = tri_now_ns();
+    uint64_t pause;
+
+    if (channel->stalled_since_ns == 0)
+        channel->stalled_since_ns = now;
+    /* A quarter of the time it has lasted: soon after a connection that is
+     * being made, seldom to a peer that is gone. */
+    pause = (now - channel->stalled_since_ns) / 4;
+    if (pause < FABRIC_RETRY_MIN_NS)
+        pause = FABRIC_RETRY_MIN_NS;
+    if (pause > FABRIC_RETRY_MAX_NS)
+        pause = FABRIC_RETRY_MAX_NS;
+    channel->retry_at_ns = now + pause;
+}
+
+/* Sends what is ready. Returns false when something is left. */
+static bool channel_send_locked(struct fabric *fabric,
+                                struct fabric_channel *channel)
+{
+    if (channel->retry_at_ns != 0 &&
+        channel->retry_at_ns > tri_now_ns())
+        return false;
+    for (;;) {
+        struct fabric_frame *frame;
+        ssize_t rc;
+
+        tri_lock_acquire(&fabric->queue_lock);
+        if (channel->is_closing || channel_broken(channel))
+            ready_drop_queued(fabric, channel);
+        frame = STAILQ_FIRST(&channel->ready);
+        tri_lock_release(&fabric->queue_lock);
+        if (!frame)
+            return true;
+        rc = fi_send(fabric->ep, frame->data, frame->bytes, frame->descriptor,
+                     channel->address, &frame->op.context);
+        if (rc == -FI_EAGAIN || rc == -FI_ENOMEM) {
+            channel_stalled(channel);
+            return false;
+        }
+        if (rc != 0) {
+            tri_info("sending to node %016llx: %s",
+                     (unsigned long long)channel->node, fi_strerror((int)-rc));
+            channel_break(fabric, channel);
+            return true;
+        }
+        channel->stalled_since_ns = channel->retry_at_ns = 0;
+        /* Its completion is only read under domain_lock: not before this. */
+        tri_lock_acquire(&fabric->queue_lock);
+        STAILQ_REMOVE_HEAD(&channel->ready, next);
+        tri_lock_release(&fabric->queue_lock);
+    }
+}
+
+static void sender_add_queued(struct fabric *fabric,
+                              struct fabric_channel *channel)
+{
+    if (channel->is_sender)
+        return;
+    channel->is_sender = true;
+    TAILQ_INSERT_TAIL(&fabric->senders, channel, sender);
+}
+
+static void sender_remove_queued(struct fabric *fabric,
+                                 struct fabric_channel *channel)
+{
+    if (!channel->is_sender)
+        return;
+    channel->is_sender = false;
+    TAILQ_REMOVE(&fabric->senders, channel, sender);
+}
+
+void tri_fabric_send_all_locked(struct fabric *fabric)
+{
+    struct fabric_channels batch = TAILQ_HEAD_INITIALIZER(batch);
+    struct fabric_channel *channel;
+
+    /* Channels on the batch stay marked as senders, so that nobody else adds
+     * or frees them; a frame that is queued meanwhile is seen below. */
+    tri_lock_acquire(&fabric->queue_lock);
+    TAILQ_CONCAT(&batch, &fabric->senders, sender);
+    tri_lock_release(&fabric->queue_lock);
+    while ((channel = TAILQ_FIRST(&batch)) != NULL) {
+        channel_send_locked(fabric, channel);
+        TAILQ_REMOVE(&batch, channel, sender);
+        tri_lock_acquire(&fabric->queue_lock);
+        channel->is_sender = false;
+        if (!STAILQ_EMPTY(&channel->ready))
+            sender_add_queued(fabric, channel);
+        tri_lock_release(&fabric->queue_lock);
+    }
+}
+
+uint64_t tri_fabric_send_due_locked(struct fabric *fabric)
+{
+    uint64_t due = UINT64_MAX;
+    struct fabric_channel *channel;
+
+    tri_lock_acquire(&fabric->queue_lock);
+    TAILQ_FOREACH(channel, &fabric->senders, sender)
+        if (channel->retry_at_ns < due)
+            due = channel->retry_at_ns;
+    tri_lock_release(&fabric->queue_lock);
+    return due;
+}
+
+/*
+ * Sends what the channel has ready now, or leaves it to poll. The bell is
+ * rung whenever something is left: who sleeps on the CQ's descriptor alone
+ * would not come to try again.
+ */
+static void channel_kick(struct fabric *fabric, struct fabric_channel *channel)
+{
+    bool done = false;
+
+    if (pthread_mutex_trylock(&fabric->domain_lock) == 0) {
+        done = channel_send_locked(fabric, channel) && !channel_broken(channel);
+        if (done) {
+            tri_lock_acquire(&fabric->queue_lock);
+            if (STAILQ_EMPTY(&channel->ready))
+                sender_remove_queued(fabric, channel);
+            tri_lock_release(&fabric->queue_lock);
+        }
+        pthread_mutex_unlock(&fabric->domain_lock);
+    }
+    if (!done && fabric->config.bell)
+        tri_bell_ring(fabric->config.bell);
+}
+
+void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
+                            bool failed)
+{
+    struct fabric_channel *channel = frame->channel;
+    bool gone;
+
+    channel->retry_at_ns = 0; /* there may be room now */
+    if (failed && !channel_broken(channel))
+        channel_break(fabric, channel);
+    tri_lock_acquire(&fabric->queue_lock);
+    assert(channel->outstanding_len > 0);
+    channel->outstanding_len--;
+    frame_return_queued(fabric, frame);
+    gone = channel->is_zombie && channel->frames_len == 0;
+    if (gone)
+        TAILQ_REMOVE(&fabric->channels, channel, all);
+    tri_lock_release(&fabric->queue_lock);
+    if (gone)
+        free(channel);
+}
+
+/* --- the link's calls ---------------------------------------------------- */
+
+int tri_fabric_channel_create(struct fabric *fabric, uint64_t node,
+                              fi_addr_t address, void *peer,
+                              struct fabric_channel **channel_p)
+{
+    struct fabric_channel *channel = calloc(1, sizeof(*channel));
+    bool full;
+
+    if (!channel)
+        return TROUPE_ENOMEM;
+    channel->base.transport = &fabric->base;
+    channel->peer = peer;
+    channel->node = node;
+    channel->address = address;
+    STAILQ_INIT(&channel->ready);
+    tri_lock_acquire(&fabric->queue_lock);
+    full = fabric->channels_len >= fabric->config.peers_max;
+    if (!full) {
+        fabric->channels_len++;
+        TAILQ_INSERT_TAIL(&fabric->channels, channel, all);
+    }
+    tri_lock_release(&fabric->queue_lock);
+    if (full) {
+        free(channel);
+        return TROUPE_ELIMIT;
+    }
+    *channel_p = channel;
+    return 0;
+}
+
+/* Ends the frame that is being filled and queues it. */
+static void channel_seal(struct fabric *fabric, struct fabric_channel *channel)
+{
+    struct fabric_frame *frame = channel->filling;
+
+    tri_frame_encode(frame->data,
+                     &(struct tri_frame){ .source = fabric->config.node,
+                                          .destination = channel->node,
+                                          .nonce = fabric->config.job_nonce,
+                                          .bytes = frame->bytes,
+                                          .records = frame->records });
+    channel->filling = NULL;
+    tri_lock_acquire(&fabric->queue_lock);
+    channel->outstanding_len++;
+    STAILQ_INSERT_TAIL(&channel->ready, frame, next);
+    sender_add_queued(fabric, channel);
+    tri_lock_release(&fabric->queue_lock);
+}
+
+int tri_fabric_reserve(struct tri_channel *base, size_t bytes,
+                       struct tri_span *span_p)
+{
+    struct fabric_channel *channel = (struct fabric_channel *)base;
+    struct fabric *fabric = channel_fabric(channel);
+    struct fabric_frame *frame = channel->filling;
+
+    assert(bytes <= TRI_FRAME_PAYLOAD_MAX);
+    if (channel_broken(channel))
+        return TROUPE_ENODE;
+    if (frame &&
+        frame->bytes + tri_frame_record_bytes(bytes) > TRI_FRAME_BYTES_MAX) {
+        channel_seal(fabric, channel);
+        channel_kick(fabric, channel);
+        frame = NULL;
+    }
+    if (!frame) {
+        frame = channel->filling = frame_take(fabric, channel);
+        if (!frame)
+            return TROUPE_EFULL;
+    }
+    span_p->record = (struct tri_record *)(void *)(frame->data + frame->bytes);
+    span_p->payload = span_p->record + 1;
+    channel->reserved_bytes = bytes;
+    return 0;
+}
+
+void tri_fabric_commit(struct tri_channel *base)
+{
+    struct fabric_channel *channel = (struct fabric_channel *)base;
+    struct fabric_frame *frame = channel->filling;
+    struct tri_record *record;
+    size_t bytes;
+
+    assert(frame);
+    record = (struct tri_record *)(void *)(frame->data + frame->bytes);
+    bytes = record->bytes;
+    assert(bytes <= channel->reserved_bytes);
+    /* The padding is sent as well: nothing of an older frame with it. */
+    memset((unsigned char *)(record + 1) + bytes, 0,
+           tri_align_up(bytes, TRI_FRAME_ALIGN) - bytes);
+    frame->bytes += (uint32_t)tri_frame_record_bytes(bytes);
+    frame->records++;
+}
+
+int tri_fabric_flush(struct tri_channel *base)
+{
+    struct fabric_channel *channel = (struct fabric_channel *)base;
+    struct fabric *fabric = channel_fabric(channel);
+    bool ready, wait;
+
+    if (channel_broken(channel))
+        return TROUPE_ENODE;
+    tri_lock_acquire(&fabric->queue_lock);
+    wait = channel->filling && channel->filling->records > 0 &&
+           channel->outstanding_len >= FABRIC_FLUSH_FRAMES_MAX;
+    if (wait) {
+        channel->want_flush = true;
+        wait_queued(fabric, channel);
+    }
+    ready = !STAILQ_EMPTY(&channel->ready);
+    tri_lock_release(&fabric->queue_lock);
+    if (!wait && channel->filling && channel->filling->records > 0) {
+        channel_seal(fabric, channel);
+        ready = true;
+    }
+    if (ready)
+        channel_kick(fabric, channel);
+    return wait ? TROUPE_EFULL : 0;
+}
+
+void tri_fabric_disconnect(struct tri_channel *base)
+{
+    struct fabric_channel *channel = (struct fabric_channel *)base;
+    struct fabric *fabric = channel_fabric(channel);
+
+    tri_lock_acquire(&fabric->queue_lock);
+    if (channel->filling)
+        frame_return_queued(fabric, channel->filling);
+    channel->filling = NULL;
+    channel->is_closing = true;
+    fabric->channels_len--;
+    TAILQ_INSERT_TAIL(&fabric->closing, channel, closing);
+    tri_lock_release(&fabric->queue_lock);
+}
+
+/* --- events, from poll --------------------------------------------------- */
+
+static void raise_lost(struct fabric *fabric)
+{
+    const struct tri_transport_events *events = &fabric->config.events;
+    struct fabric_channel *channel;
+
+    for (;;) {
+        uint64_t node = 0;
+
+        tri_lock_acquire(&fabric->queue_lock);
+        channel = TAILQ_FIRST(&fabric->lost);
+        if (channel) {
+            TAILQ_REMOVE(&fabric->lost, channel, lost);
+            channel->is_lost = false;
+            node = channel->node;
+        }
+        tri_lock_release(&fabric->queue_lock);
+        if (!channel)
+            return;
+        events->lost(events->context, node, TRI_EVIDENCE_STRONG);
+    }
+}
+
+static bool can_go_on_queued(const struct fabric *fabric,
+                             const struct fabric_channel *channel)
+{
+    return channel_broken(channel) ||
+           (channel->want_frame && may_take_queued(fabric, channel)) ||
+           (channel->want_flush &&
+            channel->outstanding_len < FABRIC_FLUSH_FRAMES_MAX);
+}
+
+/* Raises it once for each channel that was waiting when the call began: the
+ * callback may make its channel wait again. */
+static void raise_writable(struct fabric *fabric)
+{
+    const struct tri_transport_events *events = &fabric->config.events;
+    unsigned left = 0;
+    struct fabric_channel *channel;
+
+    tri_lock_acquire(&fabric->queue_lock);
+    TAILQ_FOREACH(channel, &fabric->waiting, waiting)
+        left++;
+    while (left-- > 0 && (channel = TAILQ_FIRST(&fabric->waiting)) != NULL) {
+        void *peer = channel->peer;
+
+        TAILQ_REMOVE(&fabric->waiting, channel, waiting);
+        if (!can_go_on_queued(fabric, channel)) {
+            TAILQ_INSERT_TAIL(&fabric->waiting, channel, waiting);
+            continue;
+        }
+        channel->is_waiting = channel->want_frame = false;
+        channel->want_flush = false;
+        tri_lock_release(&fabric->queue_lock);
+        events->writable(events->context, peer);
+        tri_lock_acquire(&fabric->queue_lock);
+    }
+    tri_lock_release(&fabric->queue_lock);
+}
+
+/* Frees a disconnected channel, or leaves it to its last completion. */
+static void channel_bury_queued(struct fabric *fabric,
+                                struct fabric_channel *channel)
+{
+    TAILQ_REMOVE(&fabric->closing, channel, closing);
+    ready_drop_queued(fabric, channel);
+    sender_remove_queued(fabric, channel);
+    if (channel->is_waiting)
+        TAILQ_REMOVE(&fabric->waiting, channel, waiting);
+    if (channel->is_lost)
+        TAILQ_REMOVE(&fabric->lost, channel, lost);
+    channel->is_waiting = channel->is_lost = false;
+    channel->is_zombie = true;
+    if (channel->frames_len > 0)
+        return;
+    TAILQ_REMOVE(&fabric->channels, channel, all);
+    free(channel);
+}
+
+static void bury_all(struct fabric *fabric)
+{
+    struct fabric_channel *channel;
+
+    /* The domain's lock as well: no one is in channel_send_locked. */
+    pthread_mutex_lock(&fabric->domain_lock);
+    tri_lock_acquire(&fabric->queue_lock);
+    while ((channel = TAILQ_FIRST(&fabric->closing)) != NULL) {
+        tri_fabric_forget(fabric, channel->node);
+        channel_bury_queued(fabric, channel);
+    }
+    tri_lock_release(&fabric->queue_lock);
+    pthread_mutex_unlock(&fabric->domain_lock);
+}
+
+void tri_fabric_tx_events(struct fabric *fabric)
+{
+    bool lost, waiting, closing;
+
+    tri_lock_acquire(&fabric->queue_lock);
+    lost = !TAILQ_EMPTY(&fabric->lost);
+    waiting = !TAILQ_EMPTY(&fabric->waiting);
+    closing = !TAILQ_EMPTY(&fabric->closing);
+    tri_lock_release(&fabric->queue_lock);
+    if (lost)
+        raise_lost(fabric);
+    if (waiting)
+        raise_writable(fabric);
+    if (closing)
+        bury_all(fabric);
+}
+
+bool tri_fabric_tx_pending(struct fabric *fabric)
+{
+    struct fabric_channel *channel;
+    bool pending;
+
+    tri_lock_acquire(&fabric->queue_lock);
+    pending =
+        !TAILQ_EMPTY(&fabric->lost) || !TAILQ_EMPTY(&fabric->closing);
+    TAILQ_FOREACH(channel, &fabric->waiting, waiting)
+        pending = pending || can_go_on_queued(fabric, channel);
+    tri_lock_release(&fabric->queue_lock);
+    return pending;
+}
+
+void tri_fabric_tx_fini(struct fabric *fabric)
+{
+    struct fabric_channel *channel;
+    struct fabric_slab *slab;
+
+    while ((channel = TAILQ_FIRST(&fabric->channels)) != NULL) {
+        TAILQ_REMOVE(&fabric->channels, channel, all);
+        free(channel);
+    }
+    while ((slab = SLIST_FIRST(&fabric->slabs)) != NULL) {
+        SLIST_REMOVE_HEAD(&fabric->slabs, next);
+        if (slab->mr)
+            fi_close(&slab->mr->fid);
+        munmap(slab->data, (size_t)FABRIC_SLAB_FRAMES * TRI_FRAME_BYTES_MAX);
+        free(slab);
+    }
+}
