@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_PROCESS_H
+#define TRI_PROCESS_H
+
+/* Other processes of this host: who they are, and knowing their end. */
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+/* Who holds the other end of a connected Unix socket (for the side that
+ * connected: who called listen). Errors: ESYSTEM. */
+int tri_process_of_socket(int socket, pid_t *pid_p, uid_t *uid_p);
+
+/*
+ * A descriptor that gets readable when the process at the other end of the
+ * socket has ended. Errors: ENODE (it has ended), ESYSTEM (this kernel cannot
+ * tell; not logged, the caller falls back to weaker signs).
+ */
+int tri_process_watch(int socket, pid_t pid, int *pidfd_p);
+
+#endif

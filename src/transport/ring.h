@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_RING_H
+#define TRI_RING_H
+
+/*
+ * The inside of the ring transport, shared by ring.c (channels, polling) and
+ * ring_connect.c (handshakes, deaths; the control call).
+ *
+ * Who may touch what: `lock` guards the lists and everything that no other
+ * rule names. A channel's tx belongs to the caller who holds the link's lock
+ * of the peer; an inbound ring's rx to poll. Events are raised with no lock
+ * held. Inbound rings are freed in poll or close only, channels in disconnect
+ * or close, handshakes in control or close. epoll knows objects by a number
+ * that is never used again, so that an event for something freed finds
+ * nothing.
+ */
+
+#include <pthread.h>
+
+#include "os/bell.h"
+#include "transport/ring_queue.h"
+
+#define RING_VERSION 1
+
+/* A node of this host that we have to do with, in either direction. Held by
+ * channels, inbound rings and handshakes. */
+struct ring_peer {
+    struct ring_peer *next;
+    uint64_t node;
+    uint64_t watch; /* of the pidfd */
+    int pidfd;      /* -1: none */
+    unsigned refs;
+    bool dead;
+    bool has_bell;
+    struct tri_bell bell; /* the peer's */
+    struct ring_in *first_in; /* in the order made; poll sees the first */
+};
+
+struct ring_channel {
+    struct tri_channel base;
+    struct tri_ring_tx tx;
+    /* Set once by control, when the peer has answered. */
+    _Atomic(struct tri_bell *) bell;
+    _Atomic bool dead;    /* nobody will read: ENODE */
+    _Atomic bool waiting; /* said EFULL; `writable` is due */
+    struct ring_peer *peer;
+    void *context; /* for `writable` */
+    size_t map_bytes;
+    struct ring_channel *next;
+};
+
+struct ring_in {
+    struct tri_ring_rx rx;
+    void *context; /* for `record` */
+    struct ring_peer *peer;
+    size_t map_bytes;
+    struct ring_in *next; /* a later one of the same peer: waits its turn */
+};
+
+/* A socket during the handshake, and after it where no pidfd is to be had. */
+struct ring_shake {
+    struct ring_shake *next;
+    uint64_t watch;
+    int fd;
+    bool answered;
+    struct ring_peer *peer;       /* NULL: came in and has not said hello */
+    struct ring_channel *channel; /* NULL: came in, or it was disconnected */
+    uint64_t node;                /* whom we called; 0: came in */
+};
+
+struct ring {
+    struct tri_transport base;
+    struct tri_transport_config config;
+    struct tri_ring_shape shape;
+
+    /* For poll. */
+    _Atomic(struct ring_in *) *ins; /* ins_max entries, NULL where free */
+    unsigned ins_max;
+    _Atomic unsigned ins_count; /* those in use are below it */
+    _Atomic unsigned waiting;   /* channels that wait */
+    _Atomic bool deaths;        /* inbound rings of dead peers are to go */
+    unsigned turn;              /* where the next poll begins */
+
+    pthread_mutex_t lock;
+    struct ring_peer *peers;
+    struct ring_channel *channels;
+    struct ring_shake *shakes;
+    unsigned shake_count;
+    uint64_t watches; /* numbers given */
+    int epoll_fd;
+    int listen_fd;
+};
+
+/* ring_connect.c */
+
+/* Opens listener and epoll set. Errors: ESYSTEM. */
+int ring_listen(struct ring *ring);
+
+/* Calls a node and hands it the segment of the channel, which it then
+ * belongs to. Takes the lock. Errors: ENODE, ESYSTEM, ENOMEM, ELIMIT. */
+int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel,
+              int segment_fd);
+
+void ring_control(struct tri_transport *transport);
+
+void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer);
+
+/* Closes all handshakes, listener and epoll set. */
+void ring_hang_up(struct ring *ring);
+
+#endif

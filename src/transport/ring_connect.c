@@ -1,0 +1,647 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * How rings come to be and how a peer's death is seen.
+ *
+ *     caller                                   called (control)
+ *     connect, check uid
+ *     hello + [segment, bell page, eventfd] ->
+ *                                              check uid, version, nonce,
+ *                                              shape, seals; ask `accept`;
+ *                                              map, let poll see the ring
+ *          <- welcome + [bell page, eventfd]
+ *     (control) attach the bell, ring it       close
+ *     close
+ *
+ * The caller writes records from the first moment on; nobody rings for them
+ * until the welcome, so the called node looks by itself once, and the caller
+ * rings without condition when it has the bell. The nonce is only told to a
+ * process of our own user. A pidfd then watches each peer's process; where the
+ * kernel has none the sockets stay open, and their end is a strong hint.
+ */
+
+#define _GNU_SOURCE
+#include "transport/ring.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "os/process.h"
+#include "os/shm.h"
+
+#define HELLO 0x6f6c6c6568697274ull   /* "trihello" */
+#define WELCOME 0x6d6f636c65776974ull /* "tiwelcom" */
+#define HELLO_FDS 3
+#define WELCOME_FDS 2
+#define KEEP_SOCKET 1u /* a flag: the sender has no pidfd */
+/* Handled in one control call; the rest keeps the epoll set readable. */
+#define EVENTS_MAX 32
+/* Inbound rings of one peer: its current one, and those it disconnected that
+ * poll has not drained. */
+#define INS_OF_PEER_MAX 4
+#define LISTENER 0 /* the listener's number; others begin at 1 */
+
+struct greeting {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t flags;
+    uint64_t node;
+    uint64_t nonce;
+    struct tri_ring_shape shape;
+    uint32_t reserved;
+};
+
+static socklen_t socket_name(uint64_t node, struct sockaddr_un *name)
+{
+    int n;
+
+    *name = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    /* A leading zero: an abstract name, which leaves no file. */
+    n = snprintf(name->sun_path + 1, sizeof(name->sun_path) - 1,
+                 "troupe-ring-%016" PRIx64, node);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+static int watch(struct ring *ring, int fd, uint64_t number)
+{
+    struct epoll_event event = { .events = EPOLLIN, .data.u64 = number };
+
+    if (epoll_ctl(ring->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
+        return 0;
+    tri_error("ring: epoll: %m");
+    return TROUPE_ESYSTEM;
+}
+
+int ring_listen(struct ring *ring)
+{
+    struct sockaddr_un name;
+    socklen_t bytes = socket_name(ring->config.node, &name);
+
+    ring->listen_fd =
+        socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (ring->listen_fd < 0)
+        goto fail;
+    /* The kernel lowers the backlog to what it allows. */
+    if (bind(ring->listen_fd, (struct sockaddr *)&name, bytes) < 0 ||
+        listen(ring->listen_fd, (int)ring->config.peers_max + 1) < 0)
+        goto fail_listener;
+    ring->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (ring->epoll_fd < 0)
+        goto fail_listener;
+    if (watch(ring, ring->listen_fd, LISTENER) == 0)
+        return 0;
+
+    close(ring->epoll_fd);
+fail_listener:
+    close(ring->listen_fd);
+fail:
+    tri_error("ring: listening for processes of this host: %m");
+    return TROUPE_ESYSTEM;
+}
+
+/* ---- peers ---- */
+
+static struct ring_peer *peer_find_locked(struct ring *ring, uint64_t node)
+{
+    struct ring_peer *peer = ring->peers;
+
+    while (peer && peer->node != node)
+        peer = peer->next;
+    return peer;
+}
+
+/*
+ * The peer at the other end of the socket, held. A process that ended gives a
+ * dead peer, for what it has left us.
+ */
+static struct ring_peer *peer_hold_locked(struct ring *ring, uint64_t node,
+                                          int socket, pid_t pid)
+{
+    struct ring_peer *peer = peer_find_locked(ring, node);
+    int error;
+
+    if (!peer) {
+        peer = calloc(1, sizeof(*peer));
+        if (!peer)
+            return NULL;
+        peer->node = node;
+        peer->pidfd = -1;
+        error = tri_process_watch(socket, pid, &peer->pidfd);
+        peer->dead = error == TROUPE_ENODE;
+        peer->watch = ++ring->watches;
+        if (!error && watch(ring, peer->pidfd, peer->watch)) {
+            close(peer->pidfd);
+            peer->pidfd = -1;
+        }
+        peer->next = ring->peers;
+        ring->peers = peer;
+    }
+    peer->refs++;
+    return peer;
+}
+
+void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer)
+{
+    struct ring_peer **link = &ring->peers;
+
+    assert(peer->refs > 0);
+    if (--peer->refs > 0)
+        return;
+    assert(!peer->first_in);
+    while (*link != peer)
+        link = &(*link)->next;
+    *link = peer->next;
+    if (peer->pidfd >= 0)
+        close(peer->pidfd);
+    if (peer->has_bell)
+        tri_bell_fini(&peer->bell);
+    free(peer);
+}
+
+/* Takes over the descriptors of a peer's bell, or closes them. */
+static int peer_take_bell_locked(struct ring_peer *peer, int page_fd,
+                                 int event_fd)
+{
+    int error = 0;
+
+    if (!peer->has_bell) {
+        error = tri_bell_attach(&peer->bell, page_fd, event_fd);
+        peer->has_bell = !error;
+        if (!error)
+            return 0;
+    }
+    close(page_fd);
+    close(event_fd);
+    return error;
+}
+
+/* Ends everything with a peer whose process is gone, save what it wrote. */
+static void peer_died_locked(struct ring *ring, struct ring_peer *peer)
+{
+    peer->dead = true;
+    if (peer->pidfd >= 0)
+        close(peer->pidfd); /* also leaves the epoll set */
+    peer->pidfd = -1;
+    for (struct ring_channel *c = ring->channels; c; c = c->next)
+        if (c->peer == peer)
+            atomic_store(&c->dead, true);
+    atomic_store(&ring->deaths, true);
+}
+
+static void tell_lost(struct ring *ring, uint64_t node,
+                      enum tri_evidence evidence)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+
+    /* Poll has rings to end and writers to tell. */
+    tri_bell_ring_always(ring->config.bell);
+    events->lost(events->context, node, evidence);
+}
+
+static void handle_death(struct ring *ring, struct ring_peer *peer)
+{
+    uint64_t node = peer->node;
+
+    peer_died_locked(ring, peer);
+    pthread_mutex_unlock(&ring->lock);
+    tri_info("ring: the process of node %016" PRIx64 " has ended", node);
+    tell_lost(ring, node, TRI_EVIDENCE_PROOF);
+    pthread_mutex_lock(&ring->lock);
+}
+
+/* ---- handshakes ---- */
+
+static struct ring_shake *shake_add_locked(struct ring *ring, int fd)
+{
+    struct ring_shake *shake = calloc(1, sizeof(*shake));
+
+    if (!shake)
+        return NULL;
+    shake->fd = fd;
+    shake->watch = ++ring->watches;
+    if (watch(ring, fd, shake->watch)) {
+        free(shake);
+        return NULL;
+    }
+    shake->next = ring->shakes;
+    ring->shakes = shake;
+    ring->shake_count++;
+    return shake;
+}
+
+static void shake_drop_locked(struct ring *ring, struct ring_shake *shake)
+{
+    struct ring_shake **link = &ring->shakes;
+
+    while (*link != shake)
+        link = &(*link)->next;
+    *link = shake->next;
+    ring->shake_count--;
+    close(shake->fd);
+    if (shake->peer)
+        ring_peer_release_locked(ring, shake->peer);
+    free(shake);
+}
+
+/* A greeting of ours. */
+static struct greeting greet(struct ring *ring, uint64_t magic,
+                             const struct ring_peer *peer)
+{
+    return (struct greeting){
+        .magic = magic,
+        .version = RING_VERSION,
+        .flags = peer->pidfd < 0 ? KEEP_SOCKET : 0,
+        .node = ring->config.node,
+        .nonce = ring->config.job_nonce,
+    };
+}
+
+/* What is wrong with a greeting; NULL: nothing. */
+static const char *fault(struct ring *ring, const struct greeting *greeting,
+                         uint64_t magic)
+{
+    if (greeting->magic != magic)
+        return "ring: not a greeting";
+    if (greeting->version != RING_VERSION)
+        return "ring: a peer speaks another version";
+    if (greeting->nonce != ring->config.job_nonce)
+        return "ring: a node of another job";
+    if (greeting->flags & ~KEEP_SOCKET || greeting->reserved != 0)
+        return "ring: reserved bits in a greeting";
+    if (magic == HELLO && !tri_ring_shape_check(&greeting->shape))
+        return "ring: sizes out of range";
+    return NULL;
+}
+
+static int dial(uint64_t node, int *fd_p)
+{
+    struct sockaddr_un name;
+    socklen_t bytes = socket_name(node, &name);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int error = errno;
+
+    if (fd < 0)
+        goto fail;
+    if (connect(fd, (struct sockaddr *)&name, bytes) == 0) {
+        *fd_p = fd;
+        return 0;
+    }
+    error = errno;
+    close(fd);
+    if (error == ECONNREFUSED)
+        return TROUPE_ENODE; /* nobody has that name any more */
+fail:
+    errno = error;
+    tri_error("ring: calling node %016" PRIx64 ": %m", node);
+    return error == EAGAIN ? TROUPE_ELIMIT : TROUPE_ESYSTEM;
+}
+
+static int call_locked(struct ring *ring, uint64_t node, pid_t pid,
+                       struct ring_channel *channel, int segment_fd,
+                       struct ring_shake *shake)
+{
+    int fds[HELLO_FDS] = { segment_fd, ring->config.bell->page_fd,
+                           ring->config.bell->event_fd };
+    struct greeting hello;
+
+    shake->node = node;
+    shake->peer = peer_hold_locked(ring, node, shake->fd, pid);
+    if (!shake->peer)
+        return TROUPE_ENOMEM;
+    if (shake->peer->dead)
+        return TROUPE_ENODE;
+    hello = greet(ring, HELLO, shake->peer);
+    hello.shape = ring->shape;
+    if (tri_socket_send(shake->fd, &hello, sizeof(hello), fds, HELLO_FDS)) {
+        tri_error("ring: hello to node %016" PRIx64 ": %m", node);
+        return TROUPE_ESYSTEM;
+    }
+    shake->channel = channel;
+    channel->peer = shake->peer;
+    channel->peer->refs++;
+    channel->next = ring->channels;
+    ring->channels = channel;
+    return 0;
+}
+
+int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel,
+              int segment_fd)
+{
+    struct ring_shake *shake;
+    pid_t pid;
+    uid_t uid;
+    int fd, error;
+
+    error = dial(node, &fd);
+    if (error)
+        return error;
+    error = tri_process_of_socket(fd, &pid, &uid);
+    if (error || uid != geteuid()) {
+        close(fd);
+        return error ? error : TROUPE_ETRANSPORT;
+    }
+    pthread_mutex_lock(&ring->lock);
+    shake = shake_add_locked(ring, fd);
+    if (!shake) {
+        close(fd);
+        error = TROUPE_ENOMEM;
+    } else {
+        error = call_locked(ring, node, pid, channel, segment_fd, shake);
+        if (error)
+            shake_drop_locked(ring, shake);
+    }
+    pthread_mutex_unlock(&ring->lock);
+    return error;
+}
+
+/* The answer to our hello. Unlocks while it raises events. */
+static void handle_welcome(struct ring *ring, struct ring_shake *shake,
+                           const struct greeting *welcome, const int *fds)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+    struct ring_peer *peer = shake->peer;
+    const char *reason = fault(ring, welcome, WELCOME);
+    uint64_t node = shake->node;
+
+    if (!reason && welcome->node != node)
+        reason = "ring: another node answered";
+    if (reason) {
+        close(fds[0]);
+        close(fds[1]);
+    } else if (peer_take_bell_locked(peer, fds[0], fds[1])) {
+        reason = "ring: not a bell";
+    }
+    if (!reason && shake->channel) {
+        /* Pairs with the acquire loads of ring_bell. */
+        atomic_store_explicit(&shake->channel->bell, &peer->bell,
+                              memory_order_release);
+        tri_fence_full();
+        tri_bell_ring_always(&peer->bell);
+    }
+    if (reason && shake->channel)
+        atomic_store(&shake->channel->dead, true);
+    shake->answered = true;
+    if (reason || (peer->pidfd >= 0 && !(welcome->flags & KEEP_SOCKET)))
+        shake_drop_locked(ring, shake);
+    if (!reason)
+        return;
+    pthread_mutex_unlock(&ring->lock);
+    events->garbage(events->context, reason);
+    tell_lost(ring, node, TRI_EVIDENCE_STRONG);
+    pthread_mutex_lock(&ring->lock);
+}
+
+/* Lets poll see the ring, or queues it behind the peer's older ones. */
+static int show_in_locked(struct ring *ring, struct ring_in *in)
+{
+    struct ring_in **last = &in->peer->first_in;
+    unsigned older = 0, slot = 0;
+
+    for (; *last; last = &(*last)->next)
+        older++;
+    if (older >= INS_OF_PEER_MAX)
+        return TROUPE_ELIMIT;
+    while (older == 0 && slot < ring->ins_max && atomic_load(&ring->ins[slot]))
+        slot++;
+    if (slot == ring->ins_max)
+        return TROUPE_ELIMIT;
+    *last = in;
+    if (older > 0)
+        return 0;
+    /* Pairs with the acquire loads of ring_poll. */
+    atomic_store_explicit(&ring->ins[slot], in, memory_order_release);
+    if (slot >= atomic_load(&ring->ins_count))
+        atomic_store_explicit(&ring->ins_count, slot + 1,
+                              memory_order_release);
+    return 0;
+}
+
+static int add_in_locked(struct ring *ring, struct ring_peer *peer,
+                         const struct greeting *hello, int segment_fd,
+                         void *context)
+{
+    struct ring_in *in = calloc(1, sizeof(*in));
+    void *map;
+    int error = TROUPE_ENOMEM;
+
+    if (!in)
+        return error;
+    in->map_bytes = tri_ring_bytes(&hello->shape);
+    error = tri_shm_attach(segment_fd, in->map_bytes, &map);
+    if (error)
+        goto fail;
+    tri_ring_rx_init(&in->rx, map, &hello->shape);
+    in->context = context;
+    in->peer = peer;
+    error = show_in_locked(ring, in);
+    if (error)
+        goto fail_map;
+    peer->refs++;
+    return 0;
+
+fail_map:
+    tri_shm_unmap(map, in->map_bytes);
+fail:
+    free(in);
+    return error;
+}
+
+/* Takes over the descriptors of a good hello. */
+static int admit_locked(struct ring *ring, struct ring_shake *shake,
+                        const struct greeting *hello, const int *fds,
+                        void *context)
+{
+    int own[WELCOME_FDS] = { ring->config.bell->page_fd,
+                             ring->config.bell->event_fd };
+    struct greeting welcome;
+    pid_t pid;
+    uid_t uid;
+    int error = tri_process_of_socket(shake->fd, &pid, &uid);
+
+    if (!error) {
+        shake->peer = peer_hold_locked(ring, hello->node, shake->fd, pid);
+        error = shake->peer ? 0 : TROUPE_ENOMEM;
+    }
+    if (!error) {
+        error = peer_take_bell_locked(shake->peer, fds[1], fds[2]);
+    } else {
+        close(fds[1]);
+        close(fds[2]);
+    }
+    if (!error)
+        error = add_in_locked(ring, shake->peer, hello, fds[0], context);
+    close(fds[0]);
+    if (error)
+        return error;
+    if (shake->peer->dead) { /* died since: its last words are to be read */
+        peer_died_locked(ring, shake->peer);
+        return 0;
+    }
+    welcome = greet(ring, WELCOME, shake->peer);
+    /* A caller that cannot be answered is about to end; the pidfd tells. */
+    if (tri_socket_send(shake->fd, &welcome, sizeof(welcome), own,
+                        WELCOME_FDS))
+        tri_debug("ring: a caller hung up: %m");
+    return 0;
+}
+
+/* Somebody calls. Unlocks while it raises events. */
+static void handle_hello(struct ring *ring, struct ring_shake *shake,
+                         const struct greeting *hello, const int *fds)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+    const char *reason = fault(ring, hello, HELLO);
+    void *context = NULL;
+    bool dead = false;
+    int error = TROUPE_ENODE;
+
+    pthread_mutex_unlock(&ring->lock);
+    if (!reason)
+        context = events->accept(events->context, hello->node);
+    pthread_mutex_lock(&ring->lock);
+    if (context) {
+        error = admit_locked(ring, shake, hello, fds, context);
+        dead = !error && shake->peer->dead;
+    } else {
+        for (int i = 0; i < HELLO_FDS; i++)
+            close(fds[i]);
+    }
+    if (error == TROUPE_EPROTO)
+        reason = "ring: a segment or a bell is not what the hello said";
+    else if (context && error)
+        tri_warn("ring: node %016" PRIx64 " refused: %s", hello->node,
+                 troupe_strerror(error));
+    shake->answered = true;
+    if (error || dead ||
+        (shake->peer->pidfd >= 0 && !(hello->flags & KEEP_SOCKET)))
+        shake_drop_locked(ring, shake);
+    pthread_mutex_unlock(&ring->lock);
+    if (reason)
+        events->garbage(events->context, reason);
+    if (!error) /* what was written before the welcome rang no bell */
+        tri_bell_ring_always(ring->config.bell);
+    if (dead)
+        tell_lost(ring, hello->node, TRI_EVIDENCE_PROOF);
+    pthread_mutex_lock(&ring->lock);
+}
+
+/* The other side closed the socket, or sent nonsense (then with a reason). */
+static void handle_end(struct ring *ring, struct ring_shake *shake,
+                       const char *reason)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+    struct ring_peer *peer = shake->peer;
+    bool refused = shake->node != 0 && !shake->answered;
+    bool lost = refused || (peer && peer->pidfd < 0 && !peer->dead);
+    uint64_t node = peer ? peer->node : 0;
+
+    if (refused && shake->channel)
+        atomic_store(&shake->channel->dead, true);
+    else if (lost)
+        peer_died_locked(ring, peer);
+    shake_drop_locked(ring, shake);
+    pthread_mutex_unlock(&ring->lock);
+    if (reason)
+        events->garbage(events->context, reason);
+    if (lost)
+        tell_lost(ring, node, TRI_EVIDENCE_STRONG);
+    pthread_mutex_lock(&ring->lock);
+}
+
+static void handle_socket(struct ring *ring, struct ring_shake *shake)
+{
+    bool calls = shake->node != 0;
+    struct greeting greeting;
+    int fds[HELLO_FDS];
+    int n = tri_socket_recv(shake->fd, &greeting, sizeof(greeting), fds,
+                            calls ? WELCOME_FDS : HELLO_FDS);
+
+    if (n == 0)
+        return;
+    if (n == TROUPE_EPROTO)
+        handle_end(ring, shake, "ring: malformed greeting");
+    else if (n < 0)
+        handle_end(ring, shake, NULL);
+    else if (shake->answered) {
+        for (int i = 0; i < (calls ? WELCOME_FDS : HELLO_FDS); i++)
+            close(fds[i]);
+        handle_end(ring, shake, "ring: a second greeting");
+    } else if (calls)
+        handle_welcome(ring, shake, &greeting, fds);
+    else
+        handle_hello(ring, shake, &greeting, fds);
+}
+
+static void handle_caller(struct ring *ring)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+    unsigned shakes_max = 2 * ring->config.peers_max + 2;
+    int fd = accept4(ring->listen_fd, NULL, NULL,
+                     SOCK_CLOEXEC | SOCK_NONBLOCK);
+    pid_t pid;
+    uid_t uid;
+
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != ECONNABORTED)
+            tri_error("ring: accepting a peer: %m");
+        return;
+    }
+    if (tri_process_of_socket(fd, &pid, &uid) || uid != geteuid()) {
+        close(fd);
+        pthread_mutex_unlock(&ring->lock);
+        events->garbage(events->context, "ring: a process of another user");
+        pthread_mutex_lock(&ring->lock);
+        return;
+    }
+    if (ring->shake_count >= shakes_max || !shake_add_locked(ring, fd)) {
+        tri_warn("ring: too many open handshakes, one refused");
+        close(fd);
+    }
+}
+
+static void handle_event_locked(struct ring *ring, uint64_t number)
+{
+    if (number == LISTENER) {
+        handle_caller(ring);
+        return;
+    }
+    for (struct ring_shake *s = ring->shakes; s; s = s->next)
+        if (s->watch == number) {
+            handle_socket(ring, s);
+            return;
+        }
+    for (struct ring_peer *p = ring->peers; p; p = p->next)
+        if (p->watch == number && p->pidfd >= 0) {
+            handle_death(ring, p);
+            return;
+        }
+}
+
+void ring_control(struct tri_transport *transport)
+{
+    struct ring *ring = tri_container_of(transport, struct ring, base);
+    struct epoll_event events[EVENTS_MAX];
+    int n = epoll_wait(ring->epoll_fd, events, EVENTS_MAX, 0);
+
+    pthread_mutex_lock(&ring->lock);
+    for (int i = 0; i < n; i++)
+        handle_event_locked(ring, events[i].data.u64);
+    pthread_mutex_unlock(&ring->lock);
+}
+
+void ring_hang_up(struct ring *ring)
+{
+    pthread_mutex_lock(&ring->lock);
+    while (ring->shakes)
+        shake_drop_locked(ring, ring->shakes);
+    pthread_mutex_unlock(&ring->lock);
+    close(ring->epoll_fd);
+    close(ring->listen_fd);
+}
