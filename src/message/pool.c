@@ -42,11 +42,6 @@ static struct {
     size_t kept_bytes;
 } pool = { .bytes_max = SIZE_MAX };
 
-static _Thread_local struct {
-    struct magazine loaded[SMALL_LEN];
-    struct magazine previous[SMALL_LEN]; /* empty or full */
-} cache __attribute__((tls_model("initial-exec")));
-
 void tri_pool_init(size_t memory_bytes_max)
 {
     atomic_store(&pool.bytes_max, memory_bytes_max);
@@ -171,6 +166,11 @@ void tri_pool_thread_fini(void)
 #else
 
 /* --- small blocks --------------------------------------------------------- */
+
+static _Thread_local struct {
+    struct magazine loaded[SMALL_LEN];
+    struct magazine previous[SMALL_LEN]; /* empty or full */
+} cache __attribute__((tls_model("initial-exec")));
 
 static void depot_put(unsigned size_class, struct magazine *full)
 {
