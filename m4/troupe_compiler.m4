@@ -66,11 +66,13 @@ AC_DEFUN([TROUPE_SANITIZER], [
 address, undefined, "address,undefined", thread])])
     AS_CASE([$enable_sanitizer],
         [*undefined*],
-        [SANITIZER_FLAGS="$SANITIZER_FLAGS -fno-sanitize-recover=undefined"],
+        [SANITIZER_FLAGS="$SANITIZER_FLAGS -fno-sanitize-recover=undefined"])
+    dnl The code asks for what gcc defines; clang 14 defines neither.
+    AC_CHECK_DECL([__clang__], [AS_CASE([$enable_sanitizer],
+        [*address*],
+        [SANITIZER_FLAGS="$SANITIZER_FLAGS -D__SANITIZE_ADDRESS__=1"],
         [thread],
-        dnl gcc defines it, and the code asks for it; clang does not.
-        [AC_CHECK_DECL([__clang__],
-             [SANITIZER_FLAGS="$SANITIZER_FLAGS -D__SANITIZE_THREAD__=1"])])
+        [SANITIZER_FLAGS="$SANITIZER_FLAGS -D__SANITIZE_THREAD__=1"])])
     AS_IF([test -n "$SANITIZER_FLAGS"], [
         AC_MSG_CHECKING([whether $CC links with $SANITIZER_FLAGS])
         troupe_saved_flags=$CFLAGS
