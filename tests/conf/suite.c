@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "conf.h"
+
+#define NONCE 0x5ca1ab1e0ddba11ull
+#define WATCHDOG_S 120
+#define SMALL 8
+
+static const struct conf_transport *under_test(void **state)
+{
+    alarm(WATCHDOG_S);
+    return *state;
+}
+
+static void open_pair(void **state, struct conf_end *a, struct conf_end *b)
+{
+    const struct conf_transport *transport = under_test(state);
+
+    conf_end_open(a, transport, NONCE);
+    conf_end_open(b, transport, NONCE);
+}
+
+static void close_pair(struct conf_end *a, struct conf_end *b)
+{
+    conf_end_close(a);
+    conf_end_close(b);
+}
+
+static void test_delivers_one(void **state)
+{
+    struct conf_end a, b;
+
+    open_pair(state, &a, &b);
+    conf_end_connect(&a, &b);
+    assert_int_equal(conf_end_send(&a, SMALL), 0);
+    conf_wait(&a, &b, b.received == 1);
+    assert_int_equal(b.accepted, 1);
+    assert_int_equal(a.received, 0);
+    close_pair(&a, &b);
+}
+
+/* Before the other side has had a chance to answer anything. */
+static void test_writes_before_the_connection_stands(void **state)
+{
+    struct conf_end a, b;
+
+    open_pair(state, &a, &b);
+    conf_end_connect(&a, &b);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(conf_end_send(&a, (size_t)i * 10), 0);
+    conf_wait(&a, &b, b.received == 10);
+    close_pair(&a, &b);
+}
+
+static void test_crossing_connects(void **state)
+{
+    struct conf_end a, b;
+
+    open_pair(state, &a, &b);
+    conf_end_connect(&a, &b);
+    conf_end_connect(&b, &a);
+    assert_int_equal(conf_end_send(&a, SMALL), 0);
+    assert_int_equal(conf_end_send(&b, SMALL), 0);
+    conf_wait(&a, &b, a.received == 1 && b.received == 1);
+    close_pair(&a, &b);
+}
+
+static void send_some(struct conf_end *end, uint64_t count)
+{
+    for (int i = 0; i < 100 && end->sent < count; i++)
+        if (conf_end_send(end, conf_size(end, end->sent)) != 0)
+            return;
+}
+
+static void test_keeps_order_and_bytes(void **state)
+{
+    struct conf_end a, b;
+    uint64_t count, until;
+
+    open_pair(state, &a, &b);
+    count = a.under_test->records;
+    conf_end_connect(&a, &b);
+    conf_end_connect(&b, &a);
+    until = conf_now_ms() + 3 * CONF_TIMEOUT_MS;
+    while (a.received < count || b.received < count) {
+        send_some(&a, count);
+        send_some(&b, count);
+        conf_end_pump(&a);
+        conf_end_pump(&b);
+        assert_true(conf_now_ms() < until);
+    }
+    assert_int_equal(a.next, count);
+    assert_int_equal(b.next, count);
+    close_pair(&a, &b);
+}
+
+/* Sizes alternate, so that every kind of room runs out once. */
+static void fill(struct conf_end *a, size_t bytes)
+{
+    int error = 0;
+
+    for (int i = 0; i < 100000 && !error; i++)
+        error = conf_end_send(a, bytes);
+    assert_int_equal(error, TROUPE_EFULL);
+}
+
+static void test_full_then_writable(void **state)
+{
+    struct conf_end a, b;
+    size_t sizes[] = { SMALL, 1500, 5000, 0 };
+
+    open_pair(state, &a, &b);
+    sizes[3] = a.transport->record_bytes_max;
+    conf_end_connect(&a, &b);
+    for (size_t i = 0; i < tri_array_len(sizes); i++) {
+        fill(&a, sizes[i]);
+        a.writable = 0;
+        conf_wait(&a, &b, a.writable > 0);
+        assert_int_equal(conf_end_send(&a, sizes[i]), 0);
+        conf_wait(&a, &b, b.received == a.sent);
+    }
+    close_pair(&a, &b);
+}
+
+static void test_unread_gets_zero(void **state)
+{
+    struct conf_end a, b;
+    uint64_t (*unread)(struct tri_channel *);
+
+    open_pair(state, &a, &b);
+    unread = a.transport->ops->unread;
+    conf_end_connect(&a, &b);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(conf_end_send(&a, SMALL), 0);
+    if (unread) {
+        assert_int_equal(unread(a.channel), 5);
+        conf_wait(&a, &b, unread(a.channel) == 0);
+        assert_int_equal(b.received, 5);
+    }
+    close_pair(&a, &b);
+}
+
+static void test_stranger_is_refused(void **state)
+{
+    const struct conf_transport *transport = under_test(state);
+    struct conf_end a, b;
+
+    conf_end_open(&a, transport, NONCE + 1);
+    conf_end_open(&b, transport, NONCE);
+    conf_end_connect(&a, &b);
+    conf_end_send(&a, SMALL);
+    conf_wait(&a, &b, b.garbage > 0);
+    assert_int_equal(b.accepted, 0);
+    assert_int_equal(b.received, 0);
+    close_pair(&a, &b);
+}
+
+static void test_malformed_record_is_garbage(void **state)
+{
+    struct tri_span span;
+    struct conf_end a, b;
+
+    open_pair(state, &a, &b);
+    if (!a.under_test->checks) {
+        close_pair(&a, &b);
+        skip();
+    }
+    conf_end_connect(&a, &b);
+    conf_end_send(&a, SMALL);
+    assert_int_equal(
+        a.transport->ops->reserve(a.channel, SMALL, &span), 0);
+    memset(span.payload, 0, SMALL);
+    *span.record = (struct tri_record){
+        .kind = TRI_TELL, .bytes = SMALL, .total_bytes = SMALL, .reserved = 1
+    };
+    a.transport->ops->commit(a.channel);
+    conf_wait(&a, &b, b.garbage > 0);
+    assert_int_equal(b.received, 1);
+    close_pair(&a, &b);
+}
+
+static void test_nobody_there(void **state)
+{
+    struct tri_address address;
+    struct conf_end a, b;
+    struct tri_channel *channel;
+
+    open_pair(state, &a, &b);
+    b.transport->ops->address(b.transport, &address);
+    conf_end_close(&b);
+    if (a.under_test->nobody)
+        assert_int_equal(a.transport->ops->connect(a.transport, b.node,
+                                                   &address, &a, &channel),
+                         TROUPE_ENODE);
+    conf_end_close(&a);
+}
+
+static void test_disconnect_with_data_left(void **state)
+{
+    struct conf_end a, b;
+    uint64_t received;
+
+    open_pair(state, &a, &b);
+    for (int round = 0; round < 3; round++) {
+        conf_end_connect(&a, &b);
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(conf_end_send(&a, 100), 0);
+        a.transport->ops->disconnect(a.channel);
+        a.channel = NULL;
+    }
+    conf_end_connect(&a, &b);
+    received = b.received;
+    assert_int_equal(conf_end_send(&a, SMALL), 0);
+    conf_wait(&a, &b, b.next == a.sent);
+    assert_true(b.received > received);
+    close_pair(&a, &b);
+}
+
+static unsigned count_entries(const char *path)
+{
+    DIR *dir = opendir(path);
+    unsigned count = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+static void close_with_everything_open(void **state)
+{
+    struct conf_end a, b;
+
+    open_pair(state, &a, &b);
+    conf_end_connect(&a, &b);
+    conf_end_connect(&b, &a);
+    conf_end_send(&b, SMALL);
+    conf_wait(&a, &b, a.received == 1);
+    for (int i = 0; i < 10; i++)
+        conf_end_send(&a, a.transport->record_bytes_max);
+    close_pair(&a, &b);
+}
+
+static void test_close_leaves_nothing(void **state)
+{
+    unsigned fds, files;
+
+    close_with_everything_open(state); /* libraries keep some for good */
+    fds = count_entries("/proc/self/fd");
+    files = count_entries("/dev/shm");
+    for (int i = 0; i < 3; i++)
+        close_with_everything_open(state);
+    assert_int_equal(count_entries("/proc/self/fd"), fds);
+    assert_int_equal(count_entries("/dev/shm"), files);
+}
+
+/* ---- sleeping ---- */
+
+struct sleeper {
+    struct conf_end *end;
+    _Atomic bool stop;
+    _Atomic bool overslept;
+    int epoll_fd;
+};
+
+static void add_fd(int epoll_fd, int fd)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+
+    if (fd >= 0)
+        assert_int_equal(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event), 0);
+}
+
+/* Sleeps as a driver does: nothing but bell and descriptors wakes it. */
+static void *sleep_and_poll(void *arg)
+{
+    struct sleeper *sleeper = arg;
+    struct conf_end *end = sleeper->end;
+    const struct tri_transport_ops *ops = end->transport->ops;
+    int wait_ms = ops->wait_fd(end->transport) == -2 ? 1 : CONF_TIMEOUT_MS / 2;
+    struct epoll_event event;
+
+    while (!atomic_load(&sleeper->stop)) {
+        if (ops->control)
+            ops->control(end->transport);
+        if (ops->poll(end->transport, 64) > 0)
+            continue;
+        tri_bell_arm(&end->bell);
+        if (!ops->pending(end->transport) &&
+            epoll_wait(sleeper->epoll_fd, &event, 1, wait_ms) == 0 &&
+            wait_ms > 1)
+            atomic_store(&sleeper->overslept, true);
+        tri_bell_disarm(&end->bell);
+    }
+    return NULL;
+}
+
+static void test_sleeper_is_woken(void **state)
+{
+    struct conf_end a, b;
+    struct sleeper sleeper = { .end = &b };
+    const struct tri_transport_ops *ops;
+    pthread_t thread;
+
+    open_pair(state, &a, &b);
+    ops = a.transport->ops;
+    sleeper.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    add_fd(sleeper.epoll_fd, b.bell.event_fd);
+    add_fd(sleeper.epoll_fd, ops->wait_fd(b.transport));
+    if (ops->control_fd)
+        add_fd(sleeper.epoll_fd, ops->control_fd(b.transport));
+    assert_int_equal(pthread_create(&thread, NULL, sleep_and_poll, &sleeper),
+                     0);
+    conf_end_connect(&a, &b);
+    for (uint64_t i = 0; i < 300; i++) {
+        if (i % 3 > 0) /* else: while it is on its way to sleep */
+            conf_wait(&a, NULL, atomic_load(&b.bell.page->asleep));
+        while (conf_end_send(&a, conf_size(&a, i)) != 0)
+            conf_end_pump(&a);
+        conf_wait(&a, NULL, b.received == i + 1);
+    }
+    atomic_store(&sleeper.stop, true);
+    tri_bell_ring_always(&b.bell);
+    pthread_join(thread, NULL);
+    close(sleeper.epoll_fd);
+    assert_false(sleeper.overslept);
+    close_pair(&a, &b);
+}
+
+/* ---- two processes ---- */
+
+#define LAST_WORDS 500
+
+struct contact {
+    uint64_t node;
+    struct tri_address address;
+};
+
+static void tell(int fd, const struct conf_end *end)
+{
+    struct contact contact = { .node = end->node };
+
+    end->transport->ops->address(end->transport, &contact.address);
+    assert_int_equal(write(fd, &contact, sizeof(contact)), sizeof(contact));
+}
+
+static void dial(int fd, struct conf_end *end)
+{
+    struct contact contact;
+
+    assert_int_equal(read(fd, &contact, sizeof(contact)), sizeof(contact));
+    assert_int_equal(end->transport->ops->connect(end->transport,
+                                                  contact.node,
+                                                  &contact.address, end,
+                                                  &end->channel),
+                     0);
+}
+
+/* The child: says its last words and waits to be killed. */
+static _Noreturn void victim(const struct conf_transport *transport, int in,
+                             int out)
+{
+    struct conf_end end;
+    char done = 1;
+
+    alarm(WATCHDOG_S);
+    conf_end_open(&end, transport, NONCE);
+    tell(out, &end);
+    dial(in, &end);
+    while (end.sent < LAST_WORDS)
+        if (conf_end_send(&end, end.sent % 32) != 0)
+            conf_end_pump(&end);
+    /* Where sending takes pumping, the parent's first receipt ends it. */
+    while (!transport->proof && end.received == 0)
+        conf_end_pump(&end);
+    if (write(out, &done, 1) == 1)
+        for (;;)
+            pause();
+    _exit(1);
+}
+
+static pid_t start_victim(const struct conf_transport *transport, int *in_p,
+                          int *out_p)
+{
+    int up[2], down[2];
+    pid_t pid;
+
+    assert_int_equal(pipe(up), 0);
+    assert_int_equal(pipe(down), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        victim(transport, down[0], up[1]);
+    close(up[1]);
+    close(down[0]);
+    *in_p = up[0];
+    *out_p = down[1];
+    return pid;
+}
+
+static void kill_victim(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+}
+
+/* Meet: whether we have a channel and the handshake is done when it dies. */
+static void die_beside(void **state, bool meet)
+{
+    const struct conf_transport *transport = under_test(state);
+    struct conf_end end;
+    uint64_t victim_node = 0, until;
+    char done;
+    int in, out;
+    pid_t pid;
+
+    if (!transport->forks || (!meet && !transport->proof))
+        skip();
+    pid = start_victim(transport, &in, &out);
+    conf_end_open(&end, transport, NONCE);
+    if (meet) {
+        tell(out, &end);
+        dial(in, &end);
+        conf_wait(&end, NULL, end.accepted > 0 && end.received > 0);
+        assert_int_equal(conf_end_send(&end, SMALL), 0);
+        conf_wait(&end, NULL,
+                  transport->proof || end.received == LAST_WORDS);
+    } else {
+        struct contact contact;
+
+        tell(out, &end);
+        assert_int_equal(read(in, &contact, sizeof(contact)),
+                         sizeof(contact));
+        victim_node = contact.node;
+    }
+    if (meet && !transport->proof)
+        conf_end_pump(&end);
+    until = conf_now_ms() + CONF_TIMEOUT_MS;
+    if (transport->proof)
+        assert_int_equal(read(in, &done, 1), 1);
+    kill_victim(pid);
+    if (transport->proof) {
+        conf_wait(&end, NULL, end.proofs > 0 && end.received == LAST_WORDS);
+        assert_true(meet || end.lost_node == victim_node);
+    }
+    /* Sending to the dead may succeed or fail, but it returns. */
+    for (int i = 0; meet && i < 1000; i++) {
+        int error = conf_end_send(&end, 1000);
+
+        assert_true(!transport->proof || error == TROUPE_ENODE);
+        conf_end_pump(&end);
+    }
+    assert_true(conf_now_ms() < until);
+    close(in);
+    close(out);
+    conf_end_close(&end);
+}
+
+static void test_peer_is_killed(void **state)
+{
+    die_beside(state, true);
+}
+
+static void test_caller_is_killed_before_the_answer(void **state)
+{
+    die_beside(state, false);
+}
+
+#define TEST(name) cmocka_unit_test_prestate(test_##name, shared)
+
+int conf_run(const struct conf_transport *transport)
+{
+    static struct conf_transport copy;
+    void *shared = &copy;
+    const struct CMUnitTest tests[] = {
+        TEST(delivers_one),
+        TEST(writes_before_the_connection_stands),
+        TEST(crossing_connects),
+        TEST(keeps_order_and_bytes),
+        TEST(full_then_writable),
+        TEST(unread_gets_zero),
+        TEST(stranger_is_refused),
+        TEST(malformed_record_is_garbage),
+        TEST(nobody_there),
+        TEST(disconnect_with_data_left),
+        TEST(sleeper_is_woken),
+        TEST(peer_is_killed),
+        TEST(caller_is_killed_before_the_answer),
+        TEST(close_leaves_nothing),
+    };
+
+    copy = *transport;
+    return cmocka_run_group_tests_name(transport->ops->name, tests, NULL,
+                                       NULL);
+}

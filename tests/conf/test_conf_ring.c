@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "conf.h"
+
+int main(void)
+{
+    return conf_run(&(struct conf_transport){
+        .ops = &tri_transport_ring,
+        .records = 100000,
+        .forks = true,
+        .proof = true,
+        .nobody = true,
+        .checks = true,
+    });
+}
