@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#define USER_LEVEL -1
+#include "bootstrap.h"
