@@ -81,14 +81,14 @@ uint64_t conf_now_ms(void);
 #define CONF_TIMEOUT_MS 20000
 #define conf_wait(a, b, condition)                                            \
     do {                                                                      \
-        uint64_t until = conf_now_ms() + CONF_TIMEOUT_MS;                     \
+        uint64_t wait_until_ = conf_now_ms() + CONF_TIMEOUT_MS;               \
         struct conf_end *other = (b);                                         \
                                                                               \
         while (!(condition)) {                                                \
             conf_end_pump(a);                                                 \
             if (other)                                                        \
                 conf_end_pump(other);                                         \
-            if (conf_now_ms() > until)                                        \
+            if (conf_now_ms() > wait_until_)                                  \
                 fail_msg("waited in vain for: %s", #condition);               \
         }                                                                     \
     } while (0)
