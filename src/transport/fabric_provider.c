@@ -25,15 +25,27 @@
 
 /*
  * Read by libfabric at its first call in the process; what the user has set
- * stays. Sizes: rxm allocates 16 KiB buffers for its whole queues, 2048 each
- * way by default (91 MB a process). Interval, in microseconds: rxm looks at
- * connections that are being made once in this time (10 ms by default).
+ * stays. Without them ofi_rxm allocates 73 MB at once and 20 MB at the first
+ * connection, whose page faults take 10 ms: pools of 1024 bounce buffers and
+ * more of 16 KiB each. Over TCP it needs none of that size: it sends from our
+ * memory, receives into it, and uses the heap for what comes while no buffer
+ * is posted (rxm_get_dyn_unexp, since 1.17). Over other providers the eager
+ * limit is the buffer size, so both stay as they are.
  */
-static void settings_default(void)
+static void settings_default(const char *provider)
 {
-    setenv("FI_OFI_RXM_TX_SIZE", "256", 0);
-    setenv("FI_OFI_RXM_RX_SIZE", "256", 0);
+    /* Receives that it posts a connection, and of ours at most. */
+    setenv("FI_OFI_RXM_MSG_RX_SIZE", "64", 0);
+    setenv("FI_OFI_RXM_RX_SIZE", "64", 0);
+    /* Completions a poll looks for; 1 by default. */
+    setenv("FI_OFI_RXM_COMP_PER_PROGRESS", "8", 0);
+    /* Microseconds between looks at connections being made; 10000. */
     setenv("FI_OFI_RXM_CM_PROGRESS_INTERVAL", "1000", 0);
+    if (strcmp(provider, "tcp;ofi_rxm") != 0 ||
+        FI_VERSION_LT(fi_version(), FI_VERSION(1, 17)))
+        return;
+    setenv("FI_OFI_RXM_BUFFER_SIZE", "2048", 0);
+    setenv("FI_OFI_RXM_EAGER_LIMIT", "16384", 0);
 }
 
 /* --- lists for error texts ----------------------------------------------- */
@@ -266,9 +278,9 @@ int tri_fabric_choose(const char *provider, const char *interface,
     struct fi_info *hints;
     int rc;
 
-    settings_default();
     if (!provider || provider[0] == '\0')
         provider = FABRIC_PROVIDER_DEFAULT;
+    settings_default(provider);
     if (interface && interface[0] == '\0')
         interface = NULL;
     rc = interface_choose(interface, node);
