@@ -32,7 +32,7 @@ TROUPE_ACTOR(idler, uint64_t, .on_start = on_start, .add = on_add)
 int main(int argc, char **argv)
 {
     uint64_t actors = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2), actors);
+    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2));
     idler_ref_t *all = malloc(actors * sizeof(*all));
     double before;
 

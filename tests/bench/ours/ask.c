@@ -61,7 +61,7 @@ static void ask(troupe_t *troupe, uint64_t rounds)
 int main(int argc, char **argv)
 {
     uint64_t rounds = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start(-1, 0);
+    troupe_t *troupe = bench_start(-1);
     echo_ref_t echo;
 
     if (troupe_rank(troupe) == 0) {

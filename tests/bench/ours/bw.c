@@ -105,7 +105,7 @@ int main(int argc, char **argv)
 {
     size_t bytes = bench_number(argc, argv, 1);
     uint64_t messages = bench_number(argc, argv, 2);
-    troupe_t *troupe = bench_start(-1, 0);
+    troupe_t *troupe = bench_start(-1);
     blob_ref_t blob;
 
     if (troupe_rank(troupe) == 0) {

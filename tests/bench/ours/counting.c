@@ -71,7 +71,7 @@ static void count(troupe_t *troupe, uint64_t messages)
 int main(int argc, char **argv)
 {
     uint64_t messages = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2), 0);
+    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2));
     int64_t began;
 
     count(troupe, messages / 10 + 1);

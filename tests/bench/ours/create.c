@@ -61,7 +61,7 @@ static void create(troupe_t *troupe, uint64_t actors)
 int main(int argc, char **argv)
 {
     uint64_t actors = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2), actors);
+    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2));
     int64_t began;
 
     create(troupe, actors / 10 + 1);

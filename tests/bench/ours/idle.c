@@ -101,7 +101,7 @@ static void measure(troupe_t *troupe, int ms)
 int main(int argc, char **argv)
 {
     int ms = (int)bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start(-1, 0);
+    troupe_t *troupe = bench_start(-1);
     meter_ref_t meter;
 
     bench_check(meter_spawn(troupe, "meter", NULL, &meter), "spawn");

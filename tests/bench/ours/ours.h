@@ -20,8 +20,8 @@ static inline void bench_check(int rc, const char *what)
     exit(1);
 }
 
-/* A node with `workers` worker threads and room for `actors` more actors. */
-static inline troupe_t *bench_start(int workers, uint64_t actors)
+/* A node with so many worker threads; everything else as it comes. */
+static inline troupe_t *bench_start(int workers)
 {
     troupe_options_t options;
     troupe_t *troupe;
@@ -29,8 +29,6 @@ static inline troupe_t *bench_start(int workers, uint64_t actors)
     bench_watchdog();
     troupe_options_init(&options);
     options.workers = workers;
-    if (options.actors_max < actors + 64)
-        options.actors_max = (uint32_t)actors + 64;
     bench_check(troupe_start(&troupe, &options), "troupe_start");
     return troupe;
 }

@@ -50,7 +50,7 @@ static void play(troupe_t *troupe, uint64_t rounds)
 int main(int argc, char **argv)
 {
     uint64_t rounds = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2), 0);
+    troupe_t *troupe = bench_start((int)bench_number(argc, argv, 2));
     int64_t began;
 
     play(troupe, rounds / 10 + 1);

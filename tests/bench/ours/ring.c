@@ -113,7 +113,7 @@ static void join(troupe_t *troupe, uint64_t laps)
 int main(int argc, char **argv)
 {
     uint64_t laps = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start(-1, 0);
+    troupe_t *troupe = bench_start(-1);
 
     rank = troupe_rank(troupe);
     size = troupe_size(troupe);

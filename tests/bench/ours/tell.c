@@ -91,7 +91,7 @@ static void tell(troupe_t *troupe, uint64_t messages)
 int main(int argc, char **argv)
 {
     uint64_t messages = bench_number(argc, argv, 1);
-    troupe_t *troupe = bench_start(-1, 0);
+    troupe_t *troupe = bench_start(-1);
     sink_ref_t sink;
 
     if (troupe_rank(troupe) == 0) {
