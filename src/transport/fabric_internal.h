@@ -194,6 +194,14 @@ int tri_fabric_choose(const char *provider, const char *interface,
 /* True when the provider's CQ descriptor tells the truth. */
 bool tri_fabric_fd_usable(const struct fi_info *info);
 
+/*
+ * True when a message that does not fit into what is left of a receive buffer
+ * takes the buffer away from the provider without FI_MULTI_RECV saying so
+ * (ofi_rxm 1.17, rxm_cq_write_error_trunc). Frames always fit; a stranger
+ * could make us deaf with a few messages.
+ */
+bool tri_fabric_truncation_releases(const struct fi_info *info);
+
 /* --- fabric_tx.c --- */
 
 int tri_fabric_reserve(struct tri_channel *channel, size_t bytes,

@@ -271,6 +271,11 @@ bool tri_fabric_fd_usable(const struct fi_info *info)
     return strcmp(info->fabric_attr->prov_name, "net") != 0;
 }
 
+bool tri_fabric_truncation_releases(const struct fi_info *info)
+{
+    return strstr(info->fabric_attr->prov_name, "ofi_rxm") != NULL;
+}
+
 int tri_fabric_choose(const char *provider, const char *interface,
                       struct fi_info **info_p)
 {

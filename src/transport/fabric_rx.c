@@ -199,12 +199,15 @@ void tri_fabric_receive_failed_locked(struct fabric *fabric,
 {
     struct fabric_rx_buffer *buffer =
         tri_container_of(error->op_context, struct fabric_rx_buffer, op);
+    bool releases = (error->flags & FI_MULTI_RECV) != 0 ||
+                    (error->err == FI_ETRUNC &&
+                     tri_fabric_truncation_releases(fabric->info));
 
     fabric->rx.error = error->err == FI_ETRUNC
                            ? "a message longer than a frame"
                            : "a receive failed";
-    tri_info("fabric: receive: %s", fi_strerror(error->err));
-    if (error->flags & FI_MULTI_RECV)
+    tri_debug("fabric: receive: %s", fi_strerror(error->err));
+    if (releases)
         arrival_add(&fabric->rx, buffer, NULL, 0, true);
 }
 
