@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <dirent.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,7 +103,6 @@ static void test_keeps_order_and_bytes(void **state)
     close_pair(&a, &b);
 }
 
-/* Sizes alternate, so that every kind of room runs out once. */
 static void fill(struct conf_end *a, size_t bytes)
 {
     int error = 0;
@@ -335,6 +336,118 @@ static void test_sleeper_is_woken(void **state)
     close_pair(&a, &b);
 }
 
+/* ---- all calls at once, as transport.h allows ---- */
+
+#define THREADED_RECORDS 20000
+
+struct driver {
+    struct conf_end *end;
+    const struct conf_end *other;
+    _Atomic bool stop;
+    bool starved; /* EFULL, and no writable after it */
+    pthread_t poller, controller, sender;
+};
+
+static void *poll_on(void *arg)
+{
+    struct driver *driver = arg;
+    struct conf_end *end = driver->end;
+
+    while (!atomic_load(&driver->stop))
+        if (end->transport->ops->poll(end->transport, 64) == 0)
+            sched_yield();
+    return NULL;
+}
+
+static void *control_on(void *arg)
+{
+    struct driver *driver = arg;
+    struct tri_transport *transport = driver->end->transport;
+
+    while (!atomic_load(&driver->stop)) {
+        if (transport->ops->control)
+            transport->ops->control(transport);
+        usleep(1000);
+    }
+    return NULL;
+}
+
+static void flush(struct conf_end *end)
+{
+    if (end->transport->ops->flush)
+        end->transport->ops->flush(end->channel);
+}
+
+static void *send_on(void *arg)
+{
+    struct driver *driver = arg;
+    struct conf_end *end = driver->end;
+    uint64_t until = conf_now_ms() + 3 * CONF_TIMEOUT_MS;
+
+    while (end->sent < THREADED_RECORDS && !driver->starved) {
+        uint64_t writable = end->writable;
+
+        if (conf_end_send(end, conf_size(end, end->sent)) == 0)
+            continue;
+        while (end->writable == writable && !driver->starved) {
+            flush(end);
+            sched_yield();
+            driver->starved = conf_now_ms() > until;
+        }
+    }
+    while (driver->other->received < end->sent && conf_now_ms() < until) {
+        flush(end);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void drive(struct driver *driver, struct conf_end *end,
+                  const struct conf_end *other)
+{
+    driver->end = end;
+    driver->other = other;
+    assert_int_equal(pthread_create(&driver->poller, NULL, poll_on, driver),
+                     0);
+    assert_int_equal(
+        pthread_create(&driver->controller, NULL, control_on, driver), 0);
+    assert_int_equal(pthread_create(&driver->sender, NULL, send_on, driver),
+                     0);
+}
+
+static void park(struct driver *driver)
+{
+    atomic_store(&driver->stop, true);
+    pthread_join(driver->poller, NULL);
+    pthread_join(driver->controller, NULL);
+}
+
+static void test_threads_at_once(void **state)
+{
+    struct driver drive_a = { 0 }, drive_b = { 0 };
+    struct conf_end a, b;
+
+    open_pair(state, &a, &b);
+    conf_end_connect(&a, &b);
+    conf_end_connect(&b, &a);
+    drive(&drive_a, &a, &b);
+    drive(&drive_b, &b, &a);
+    pthread_join(drive_a.sender, NULL);
+    pthread_join(drive_b.sender, NULL);
+    /* While the other threads go on. */
+    a.transport->ops->disconnect(a.channel);
+    b.transport->ops->disconnect(b.channel);
+    park(&drive_a);
+    park(&drive_b);
+    assert_false(drive_a.starved);
+    assert_false(drive_b.starved);
+    assert_int_equal(a.received, THREADED_RECORDS);
+    assert_int_equal(b.received, THREADED_RECORDS);
+    a.channel = NULL;
+    b.channel = NULL;
+    close_pair(&a, &b);
+}
+
 /* ---- two processes ---- */
 
 #define LAST_WORDS 500
@@ -372,6 +485,7 @@ static _Noreturn void victim(const struct conf_transport *transport, int in,
     char done = 1;
 
     alarm(WATCHDOG_S);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     conf_end_open(&end, transport, NONCE);
     tell(out, &end);
     dial(in, &end);
@@ -415,66 +529,72 @@ static void kill_victim(pid_t pid)
     assert_true(WIFSIGNALED(status));
 }
 
-/* Meet: whether we have a channel and the handshake is done when it dies. */
-static void die_beside(void **state, bool meet)
+/* Sending to the dead may succeed or fail, but it returns. */
+static void send_to_the_dead(struct conf_end *end)
+{
+    uint64_t until = conf_now_ms() + CONF_TIMEOUT_MS;
+
+    for (int i = 0; i < 1000; i++) {
+        int error = conf_end_send(end, 1000);
+
+        assert_true(!end->under_test->proof || error == TROUPE_ENODE);
+        conf_end_pump(end);
+    }
+    assert_true(conf_now_ms() < until);
+}
+
+static void test_peer_is_killed(void **state)
 {
     const struct conf_transport *transport = under_test(state);
     struct conf_end end;
-    uint64_t victim_node = 0, until;
     char done;
     int in, out;
     pid_t pid;
 
-    if (!transport->forks || (!meet && !transport->proof))
+    if (!transport->forks)
         skip();
     pid = start_victim(transport, &in, &out);
     conf_end_open(&end, transport, NONCE);
-    if (meet) {
-        tell(out, &end);
-        dial(in, &end);
-        conf_wait(&end, NULL, end.accepted > 0 && end.received > 0);
-        assert_int_equal(conf_end_send(&end, SMALL), 0);
-        conf_wait(&end, NULL,
-                  transport->proof || end.received == LAST_WORDS);
-    } else {
-        struct contact contact;
-
-        tell(out, &end);
-        assert_int_equal(read(in, &contact, sizeof(contact)),
-                         sizeof(contact));
-        victim_node = contact.node;
-    }
-    if (meet && !transport->proof)
-        conf_end_pump(&end);
-    until = conf_now_ms() + CONF_TIMEOUT_MS;
+    tell(out, &end);
+    dial(in, &end);
+    conf_wait(&end, NULL, end.received > 0);
+    assert_int_equal(conf_end_send(&end, SMALL), 0);
     if (transport->proof)
         assert_int_equal(read(in, &done, 1), 1);
+    else
+        conf_wait(&end, NULL, end.received == LAST_WORDS);
     kill_victim(pid);
-    if (transport->proof) {
+    if (transport->proof)
         conf_wait(&end, NULL, end.proofs > 0 && end.received == LAST_WORDS);
-        assert_true(meet || end.lost_node == victim_node);
-    }
-    /* Sending to the dead may succeed or fail, but it returns. */
-    for (int i = 0; meet && i < 1000; i++) {
-        int error = conf_end_send(&end, 1000);
-
-        assert_true(!transport->proof || error == TROUPE_ENODE);
-        conf_end_pump(&end);
-    }
-    assert_true(conf_now_ms() < until);
+    send_to_the_dead(&end);
     close(in);
     close(out);
     conf_end_close(&end);
 }
 
-static void test_peer_is_killed(void **state)
-{
-    die_beside(state, true);
-}
-
+/* It dies while its first call still waits to be answered. */
 static void test_caller_is_killed_before_the_answer(void **state)
 {
-    die_beside(state, false);
+    const struct conf_transport *transport = under_test(state);
+    struct contact contact;
+    struct conf_end end;
+    char done;
+    int in, out;
+    pid_t pid;
+
+    if (!transport->forks || !transport->proof)
+        skip();
+    pid = start_victim(transport, &in, &out);
+    conf_end_open(&end, transport, NONCE);
+    tell(out, &end);
+    assert_int_equal(read(in, &contact, sizeof(contact)), sizeof(contact));
+    assert_int_equal(read(in, &done, 1), 1);
+    kill_victim(pid);
+    conf_wait(&end, NULL, end.proofs > 0 && end.received == LAST_WORDS);
+    assert_int_equal(end.lost_node, contact.node);
+    close(in);
+    close(out);
+    conf_end_close(&end);
 }
 
 #define TEST(name) cmocka_unit_test_prestate(test_##name, shared)
@@ -495,6 +615,7 @@ int conf_run(const struct conf_transport *transport)
         TEST(nobody_there),
         TEST(disconnect_with_data_left),
         TEST(sleeper_is_woken),
+        TEST(threads_at_once),
         TEST(peer_is_killed),
         TEST(caller_is_killed_before_the_answer),
         TEST(close_leaves_nothing),
