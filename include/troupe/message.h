@@ -171,8 +171,9 @@ int troupe_reply_error_to(troupe_from_t from, troupe_token_t token, int error);
 /*
  * Passes the message being handled on to another actor, unchanged, with its
  * original sender; who gets an ask passed on answers its asker directly.
- * Context: actor only. Blocking: never. Errors: as troupe_tell; on error the
- * message is still this handler's to answer.
+ * Context: actor only. Blocking: never. Ownership: on success the message is
+ * gone, do not look at it any more; on error it is still this handler's to
+ * answer. Errors: as troupe_tell; EINVAL (it was answered or kept already).
  */
 int troupe_forward(troupe_self_t *self, troupe_ref_t to);
 

@@ -11,12 +11,20 @@
 extern "C" {
 #endif
 
+/* comm: a pointer to a MPI_Comm. Use troupe_start_comm. */
+int troupe_start_mpi_(troupe_t **troupe_p, const troupe_options_t *options,
+                      const void *comm);
+
 /*
  * troupe_start over the ranks of a communicator, which is duplicated and
  * stays the caller's. MPI must be initialized; collective over comm.
  */
-int troupe_start_comm(troupe_t **troupe_p, const troupe_options_t *options,
-                      MPI_Comm comm);
+static inline int troupe_start_comm(troupe_t **troupe_p,
+                                    const troupe_options_t *options,
+                                    MPI_Comm comm)
+{
+    return troupe_start_mpi_(troupe_p, options, &comm);
+}
 
 /*
  * Sends `message` (made by a protocol's _new function, or by

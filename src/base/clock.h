@@ -15,6 +15,16 @@ static inline uint64_t tri_now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
+/* A cheap clock of a few ms resolution for deadlines of messages; wraps. */
+static inline uint32_t tri_coarse_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (uint32_t)((uint64_t)ts.tv_sec * 1000u +
+                      (uint64_t)ts.tv_nsec / 1000000u);
+}
+
 #define TRI_NS_PER_MS 1000000ull
 #define TRI_NS_NEVER UINT64_MAX
 

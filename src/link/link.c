@@ -121,13 +121,11 @@ static int connect_locked(struct tri_peer *peer)
 /* Asks travel with the time that is left, not with a point in time. */
 static int32_t value_on_wire(const struct tri_record *record)
 {
-    uint32_t now_ms;
     int32_t left;
 
     if (record->kind != TRI_ASK && record->kind != TRI_RESOLVE)
         return record->value;
-    now_ms = (uint32_t)(tri_now_ns() / TRI_NS_PER_MS);
-    left = (int32_t)((uint32_t)record->value - now_ms);
+    left = (int32_t)((uint32_t)record->value - tri_coarse_ms());
     return left > 0 ? left : 0;
 }
 

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Messages find their actor, or the reason why not finds who sent them.
+ */
+
+#include <string.h>
+
+#include "actor/runtime.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "message/pool.h"
+
+/* Payload of a TRI_REFUSED record. */
+struct refusal {
+    uint64_t to_node;
+    uint32_t bytes;
+    uint32_t reserved;
+};
+
+int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
+                bool bounded)
+{
+    struct tri_actor *actor = tri_actor_find(&runtime->actors, message->slot,
+                                             message->generation);
+
+    if (tri_unlikely(actor == NULL))
+        return TROUPE_ENOACTOR;
+    switch (tri_mailbox_push(&actor->mailbox, message, bounded)) {
+    case TRI_PUSH_FULL:
+        return TROUPE_EFULL;
+    case TRI_PUSH_OWNER:
+        tri_schedule(&runtime->scheduler, actor);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+/* --- what could not be delivered ------------------------------------------- */
+
+static void tell_sender(struct tri_runtime *runtime,
+                        const troupe_dead_letter_t *letter)
+{
+    struct tri_message *message;
+
+    if (letter->sender.slot == 0)
+        return;
+    message = tri_message_alloc(sizeof(*letter));
+    if (message == NULL)
+        return; /* the store has it */
+    message->kind = TRI_UNDELIVERED;
+    message->slot = letter->sender.slot;
+    message->generation = letter->sender.generation;
+    memcpy(message->payload, letter, sizeof(*letter));
+    /* bounded: a sender that drowns in notices finds them in the store */
+    if (tri_deliver(runtime, message, true) != 0)
+        tri_message_free(message);
+}
+
+void tri_dead_letter(struct tri_runtime *runtime,
+                     const troupe_dead_letter_t *letter)
+{
+    tri_debug("dead letter: %s", troupe_strerror(letter->reason));
+    tri_dead_letters_add(&runtime->dead_letters, letter);
+    tell_sender(runtime, letter);
+}
+
+static troupe_dead_letter_t letter_of(const struct tri_message *message,
+                                      uint64_t to_node, int reason)
+{
+    return (troupe_dead_letter_t){
+        .to = { to_node, message->slot, message->generation },
+        .sender = message->sender,
+        .reason = reason,
+        .type = message->type,
+        .index = message->index,
+        .is_ask = message->kind == TRI_ASK,
+        .bytes = message->bytes,
+    };
+}
+
+static void refuse_remote(struct tri_runtime *runtime,
+                          const struct tri_message *message, uint64_t to_node,
+                          int reason)
+{
+    struct tri_peer *peer = tri_link_find(&runtime->link, message->sender.node);
+    struct refusal refusal = { .to_node = to_node, .bytes = message->bytes };
+    struct tri_record record;
+
+    if (peer == NULL)
+        return; /* nobody left to tell */
+    tri_record_of_message(message, &record);
+    record.kind = TRI_REFUSED;
+    record.value = reason;
+    record.total_bytes = sizeof(refusal);
+    if (message->kind != TRI_ASK)
+        record.ask = 0;
+    tri_link_send(peer, &record, &refusal, true);
+}
+
+/* A message for to_node that ends here. */
+static void refuse_to(struct tri_runtime *runtime, struct tri_message *message,
+                      uint64_t to_node, int reason)
+{
+    switch (message->kind) {
+    case TRI_THEN:
+        tri_asks_end(&runtime->asks, tri_ask_of_outcome(message));
+        return; /* it was the message's memory */
+    case TRI_RESOLVE:
+        tri_asks_complete(&runtime->asks, message->ask, reason, 0, NULL, 0);
+        break;
+    case TRI_TELL:
+    case TRI_ASK:
+        if (message->sender.node != runtime->node) {
+            refuse_remote(runtime, message, to_node, reason);
+        } else {
+            troupe_dead_letter_t letter = letter_of(message, to_node, reason);
+
+            if (message->kind == TRI_ASK)
+                tri_asks_complete(&runtime->asks, message->ask, reason, 0, NULL,
+                                  0);
+            tri_dead_letter(runtime, &letter);
+        }
+        break;
+    default:
+        break;
+    }
+    tri_message_free(message);
+}
+
+void tri_refuse(struct tri_runtime *runtime, struct tri_message *message,
+                int reason)
+{
+    refuse_to(runtime, message, runtime->node, reason);
+}
+
+/* --- answers ------------------------------------------------------------------ */
+
+int tri_answer(struct tri_runtime *runtime, uint64_t node, uint64_t ask,
+               int error, uint32_t type, uint16_t index, const void *payload,
+               size_t bytes)
+{
+    struct tri_record record = {
+        .kind = TRI_REPLY,
+        .index = index,
+        .type = type,
+        .total_bytes = (uint32_t)bytes,
+        .sender_node = runtime->node,
+        .ask = ask,
+        .value = error,
+    };
+    struct tri_peer *peer;
+
+    if (node == runtime->node) {
+        /* an answer that nobody waits for any more is no error */
+        tri_asks_complete(&runtime->asks, ask, error, type, payload, bytes);
+        return 0;
+    }
+    peer = tri_link_find(&runtime->link, node);
+    return peer != NULL ? tri_link_send(peer, &record, payload, true)
+                        : TROUPE_ENODE;
+}
+
+void tri_resolve(struct tri_runtime *runtime, const struct tri_record *record,
+                 const void *name, size_t name_len, uint32_t timeout_ms)
+{
+    struct tri_lookup lookup = {
+        .node = record->sender_node,
+        .ask = record->ask,
+        .protocol = record->type,
+    };
+    troupe_ref_t ref;
+    int rc = TROUPE_EPROTO;
+
+    if (tri_name_is_valid(name, name_len)) {
+        memcpy(lookup.text, name, name_len);
+        lookup.deadline_ns = tri_deadline_ns((int)timeout_ms);
+        rc = tri_names_find_or_wait(&runtime->names, &lookup, &ref);
+    }
+    if (rc == TROUPE_ENONAME)
+        return; /* when it appears */
+    tri_answer(runtime, lookup.node, lookup.ask, rc, 0, 0, &ref,
+               rc == 0 ? sizeof(ref) : 0);
+}
+
+static void refused(struct tri_runtime *runtime,
+                    const struct tri_record *record, const void *payload)
+{
+    struct refusal refusal;
+    troupe_dead_letter_t letter;
+
+    if (record->bytes != sizeof(refusal) || record->value >= 0)
+        return;
+    memcpy(&refusal, payload, sizeof(refusal));
+    letter = (troupe_dead_letter_t){
+        .to = { refusal.to_node, record->slot, record->generation },
+        .sender = { record->sender_node, record->sender_slot,
+                    record->sender_generation },
+        .reason = record->value,
+        .type = record->type,
+        .index = record->index,
+        .is_ask = record->ask != 0,
+        .bytes = refusal.bytes,
+    };
+    if (letter.is_ask)
+        tri_asks_complete(&runtime->asks, record->ask, record->value, 0, NULL,
+                          0);
+    tri_dead_letter(runtime, &letter);
+}
+
+/* --- what the link raises -------------------------------------------------------- */
+
+static uint32_t deadline_of(const struct tri_record *record)
+{
+    return tri_coarse_ms() + (uint32_t)(record->value > 0 ? record->value : 0);
+}
+
+/* A header on the stack, to refuse a record that got no memory. */
+static void refuse_record(struct tri_runtime *runtime,
+                          const struct tri_record *record, int reason)
+{
+    struct tri_message header = {
+        .bytes = record->total_bytes,
+        .index = record->index,
+        .kind = record->kind,
+        .size_class = TRI_CLASS_EMBEDDED,
+        .sender = { record->sender_node, record->sender_slot,
+                    record->sender_generation },
+        .ask = record->ask,
+        .type = record->type,
+        .slot = record->slot,
+        .generation = record->generation,
+    };
+
+    if (record->kind == TRI_TELL || record->kind == TRI_ASK)
+        tri_refuse(runtime, &header, reason);
+    else if (record->kind == TRI_REPLY)
+        tri_asks_complete(&runtime->asks, record->ask, reason, 0, NULL, 0);
+}
+
+static void take_record(struct tri_runtime *runtime,
+                        const struct tri_record *record, const void *payload)
+{
+    struct tri_message *message;
+    int rc;
+
+    message = tri_message_of_record(record);
+    if (tri_unlikely(message == NULL)) {
+        refuse_record(runtime, record, TROUPE_ENOMEM);
+        return;
+    }
+    if (record->bytes > 0)
+        memcpy(message->payload, payload, record->bytes);
+    if (record->kind == TRI_ASK)
+        message->deadline_ms = deadline_of(record);
+    rc = tri_deliver(runtime, message, record->kind != TRI_STOP);
+    if (tri_unlikely(rc != 0))
+        tri_refuse(runtime, message, rc);
+}
+
+static void on_record(void *context, struct tri_peer *peer,
+                      const struct tri_record *record, const void *payload)
+{
+    struct tri_runtime *runtime = context;
+
+    (void)peer;
+    switch (record->kind) {
+    case TRI_TELL:
+    case TRI_ASK:
+    case TRI_STOP:
+        take_record(runtime, record, payload);
+        break;
+    case TRI_REPLY:
+        tri_asks_complete(&runtime->asks, record->ask, record->value,
+                          record->type, payload, record->bytes);
+        break;
+    case TRI_REFUSED:
+        refused(runtime, record, payload);
+        break;
+    case TRI_RESOLVE:
+        tri_resolve(runtime, record, payload, record->bytes,
+                    record->value > 0 ? (uint32_t)record->value : 0);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_message(void *context, struct tri_peer *peer,
+                       struct tri_message *message)
+{
+    struct tri_runtime *runtime = context;
+    int rc;
+
+    (void)peer;
+    switch (message->kind) {
+    case TRI_REPLY:
+        tri_asks_complete_message(&runtime->asks, message->ask, message);
+        break;
+    case TRI_ASK:
+        message->deadline_ms = tri_coarse_ms() + (uint32_t)message->value;
+        message->value = 0;
+        /* fall through */
+    case TRI_TELL:
+        rc = tri_deliver(runtime, message, true);
+        if (rc != 0)
+            tri_refuse(runtime, message, rc);
+        break;
+    default:
+        tri_message_free(message); /* no other kind is large */
+    }
+}
+
+static void on_refused(void *context, struct tri_peer *peer,
+                       const struct tri_record *record, int reason)
+{
+    (void)peer;
+    refuse_record(context, record, reason);
+}
+
+static void on_undelivered(void *context, struct tri_peer *peer,
+                           struct tri_message *message, int reason)
+{
+    refuse_to(context, message, peer->node, reason);
+}
+
+static void on_died(void *context, struct tri_peer *peer)
+{
+    struct tri_runtime *runtime = context;
+
+    tri_warn("rank %d has died", peer->rank);
+    tri_asks_fail_node(&runtime->asks, peer->node, TROUPE_ENODE);
+    troupe_wake((troupe_from_t){ .context_ = runtime });
+}
+
+struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
+{
+    return (struct tri_link_events){
+        .context = runtime,
+        .record = on_record,
+        .message = on_message,
+        .refused = on_refused,
+        .undelivered = on_undelivered,
+        .died = on_died,
+    };
+}
+
+/* --- what the asks raise ------------------------------------------------------------ */
+
+static void on_wake(void *context, struct tri_worker *worker)
+{
+    (void)context;
+    if (worker != tri_worker_current())
+        tri_worker_wake(worker);
+}
+
+static void on_outcome(void *context, struct tri_ask *ask)
+{
+    struct tri_runtime *runtime = context;
+    struct tri_actor *actor = tri_actor_find(&runtime->actors, ask->actor_slot,
+                                             ask->actor_generation);
+
+    if (actor == NULL)
+        tri_asks_end(&runtime->asks, ask);
+    else if (tri_mailbox_push(&actor->mailbox, &ask->outcome, false) ==
+             TRI_PUSH_OWNER)
+        tri_schedule(&runtime->scheduler, actor);
+}
+
+struct tri_asks_events tri_delivery_asks_events(struct tri_runtime *runtime)
+{
+    return (struct tri_asks_events){
+        .context = runtime,
+        .wake = on_wake,
+        .deliver = on_outcome,
+    };
+}

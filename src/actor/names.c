@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "actor/names.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+#define BUCKETS_LEN_FIRST 64u
+
+int tri_names_init(struct tri_names *names)
+{
+    *names = (struct tri_names){ .buckets_len = BUCKETS_LEN_FIRST };
+    names->buckets = calloc(names->buckets_len, sizeof(*names->buckets));
+    if (names->buckets == NULL)
+        return TROUPE_ENOMEM;
+    pthread_mutex_init(&names->mutex, NULL);
+    return 0;
+}
+
+void tri_names_fini(struct tri_names *names)
+{
+    if (names->buckets == NULL)
+        return;
+    for (uint32_t i = 0; i < names->buckets_len; i++) {
+        struct tri_name *name = names->buckets[i];
+
+        while (name != NULL) {
+            struct tri_name *next = name->next;
+
+            free(name);
+            name = next;
+        }
+    }
+    while (names->lookups != NULL) {
+        struct tri_lookup *next = names->lookups->next;
+
+        free(names->lookups);
+        names->lookups = next;
+    }
+    free(names->buckets);
+    names->buckets = NULL;
+    pthread_mutex_destroy(&names->mutex);
+}
+
+bool tri_name_is_valid(const char *text, size_t len)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "abcdefghijklmnopqrstuvwxyz"
+                                  "0123456789_.-/";
+
+    if (len == 0 || len > TRI_NAME_LEN_MAX)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (text[i] == '\0' || strchr(allowed, text[i]) == NULL)
+            return false;
+    return true;
+}
+
+static struct tri_name **bucket_locked(struct tri_names *names,
+                                       const char *text)
+{
+    uint32_t hash = tri_fnv32(TRI_FNV32_OFFSET, text, strlen(text));
+
+    return &names->buckets[hash & (names->buckets_len - 1)];
+}
+
+static struct tri_name *find_locked(struct tri_names *names, const char *text)
+{
+    struct tri_name *name = *bucket_locked(names, text);
+
+    while (name != NULL && strcmp(name->text, text) != 0)
+        name = name->next;
+    return name;
+}
+
+/* Doubles the table; when memory lacks, chains just get longer. */
+static void grow_locked(struct tri_names *names)
+{
+    uint32_t old_len = names->buckets_len;
+    struct tri_name **old = names->buckets;
+    struct tri_name **buckets = calloc((size_t)old_len * 2, sizeof(*buckets));
+
+    if (buckets == NULL)
+        return;
+    names->buckets = buckets;
+    names->buckets_len = old_len * 2;
+    for (uint32_t i = 0; i < old_len; i++) {
+        while (old[i] != NULL) {
+            struct tri_name *name = old[i];
+            struct tri_name **bucket = bucket_locked(names, name->text);
+
+            old[i] = name->next;
+            name->next = *bucket;
+            *bucket = name;
+        }
+    }
+    free(old);
+}
+
+/* Unlinks the lookups that wait for this name, and those past their time. */
+static struct tri_lookup *take_lookups_locked(struct tri_names *names,
+                                              const char *text)
+{
+    struct tri_lookup **link = &names->lookups;
+    struct tri_lookup *taken = NULL;
+    uint64_t now_ns = names->lookups != NULL ? tri_now_ns() : 0;
+
+    while (*link != NULL) {
+        struct tri_lookup *lookup = *link;
+        bool matches = strcmp(lookup->text, text) == 0;
+
+        if (!matches && lookup->deadline_ns > now_ns) {
+            link = &lookup->next;
+            continue;
+        }
+        *link = lookup->next;
+        names->lookups_len--;
+        if (matches) {
+            lookup->next = taken;
+            taken = lookup;
+        } else {
+            free(lookup);
+        }
+    }
+    return taken;
+}
+
+int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
+                  troupe_ref_t ref, struct tri_name **name_p,
+                  struct tri_lookup **answered_p)
+{
+    struct tri_name *name = calloc(1, sizeof(*name));
+    struct tri_name **bucket;
+    int rc = 0;
+
+    if (name == NULL)
+        return TROUPE_ENOMEM;
+    name->protocol = protocol;
+    name->ref = ref;
+    strncpy(name->text, text, TRI_NAME_LEN_MAX);
+    pthread_mutex_lock(&names->mutex);
+    if (find_locked(names, text) != NULL) {
+        rc = TROUPE_EEXIST;
+    } else {
+        if (names->names_len >= names->buckets_len)
+            grow_locked(names);
+        bucket = bucket_locked(names, text);
+        name->next = *bucket;
+        *bucket = name;
+        names->names_len++;
+        *answered_p = take_lookups_locked(names, text);
+    }
+    pthread_mutex_unlock(&names->mutex);
+    if (rc != 0)
+        free(name);
+    else
+        *name_p = name;
+    return rc;
+}
+
+void tri_names_remove(struct tri_names *names, struct tri_name *name)
+{
+    struct tri_name **link;
+
+    pthread_mutex_lock(&names->mutex);
+    link = bucket_locked(names, name->text);
+    while (*link != name)
+        link = &(*link)->next;
+    *link = name->next;
+    names->names_len--;
+    pthread_mutex_unlock(&names->mutex);
+    free(name);
+}
+
+static int match_locked(struct tri_names *names, const char *text,
+                        uint32_t protocol, troupe_ref_t *ref_p)
+{
+    const struct tri_name *name = find_locked(names, text);
+
+    if (name == NULL)
+        return TROUPE_ENONAME;
+    if (protocol != 0 && protocol != name->protocol)
+        return TROUPE_ETYPE;
+    *ref_p = name->ref;
+    return 0;
+}
+
+int tri_names_find(struct tri_names *names, const char *text, uint32_t protocol,
+                   troupe_ref_t *ref_p)
+{
+    int rc;
+
+    pthread_mutex_lock(&names->mutex);
+    rc = match_locked(names, text, protocol, ref_p);
+    pthread_mutex_unlock(&names->mutex);
+    return rc;
+}
+
+int tri_names_find_or_wait(struct tri_names *names,
+                           const struct tri_lookup *lookup, troupe_ref_t *ref_p)
+{
+    struct tri_lookup *waiting = malloc(sizeof(*waiting));
+    int rc;
+
+    if (waiting == NULL)
+        return TROUPE_ENOMEM;
+    *waiting = *lookup;
+    pthread_mutex_lock(&names->mutex);
+    rc = match_locked(names, lookup->text, lookup->protocol, ref_p);
+    if (rc == TROUPE_ENONAME && names->lookups_len >= TRI_LOOKUPS_MAX)
+        rc = TROUPE_ELIMIT;
+    if (rc == TROUPE_ENONAME) {
+        waiting->next = names->lookups;
+        names->lookups = waiting;
+        names->lookups_len++;
+        waiting = NULL;
+    }
+    pthread_mutex_unlock(&names->mutex);
+    free(waiting);
+    return rc;
+}

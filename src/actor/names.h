@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_NAMES_H
+#define TRI_NAMES_H
+
+/*
+ * Names of one node's actors, and who waits for a name to appear. A hash
+ * table with chains, under a mutex: names are looked up once and refs used.
+ */
+
+#include <pthread.h>
+
+#include <troupe/actor.h>
+
+#include "base/base.h"
+
+#define TRI_NAME_LEN_MAX 63u
+/* Lookups that wait for names to appear, at one node. */
+#define TRI_LOOKUPS_MAX 4096u
+
+struct tri_name {
+    struct tri_name *next;
+    uint32_t protocol; /* hash */
+    troupe_ref_t ref;
+    char text[TRI_NAME_LEN_MAX + 1];
+};
+
+/* A lookup that waits: an ask to be answered. */
+struct tri_lookup {
+    struct tri_lookup *next;
+    uint64_t node; /* the asker */
+    uint64_t ask;
+    uint64_t deadline_ns;
+    uint32_t protocol; /* hash, or 0: anything */
+    char text[TRI_NAME_LEN_MAX + 1];
+};
+
+struct tri_names {
+    pthread_mutex_t mutex;
+    struct tri_name **buckets;
+    uint32_t buckets_len; /* a power of two; grows with the names */
+    uint32_t names_len;
+    struct tri_lookup *lookups;
+    uint32_t lookups_len;
+};
+
+/* Errors: ENOMEM. */
+int tri_names_init(struct tri_names *names);
+void tri_names_fini(struct tri_names *names);
+
+/* True for 1 to 63 of the characters that a name may have. */
+bool tri_name_is_valid(const char *text, size_t len);
+
+/*
+ * Adds a name. *answered_p: the lookups that waited for it, to be answered
+ * and freed by the caller. Errors: EEXIST, ENOMEM.
+ */
+int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
+                  troupe_ref_t ref, struct tri_name **name_p,
+                  struct tri_lookup **answered_p);
+
+void tri_names_remove(struct tri_names *names, struct tri_name *name);
+
+/*
+ * Finds a name. Errors: ENONAME, ETYPE (it has another protocol than the one
+ * asked for, unless that is 0).
+ */
+int tri_names_find(struct tri_names *names, const char *text, uint32_t protocol,
+                   troupe_ref_t *ref_p);
+
+/*
+ * Finds a name, or keeps the lookup until it appears or is past its deadline.
+ * Errors: ETYPE, ENONAME (kept; will be answered), ENOMEM, ELIMIT.
+ */
+int tri_names_find_or_wait(struct tri_names *names,
+                           const struct tri_lookup *lookup,
+                           troupe_ref_t *ref_p);
+
+#endif

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * One turn of an actor, by its owner (mailbox.h).
+ *
+ *     cell free ──spawn──> started? ──on_start──> handling ──┬─> more: queued
+ *                                                   │  ^     └─> IDLE
+ *                                                   │  └──push───────┘
+ *                              stop, exit, failure ─┘
+ *                                      │
+ *                          on_stop, generation + 1, strays refused, cell free
+ *
+ * A message carries the generation it was sent to. When that is not the
+ * actor's (the sender was overtaken by its end), the message is a stray and
+ * is refused here. A free cell can get strays, too: it is then run with no
+ * class and only sorts them out.
+ */
+
+#include <stdlib.h>
+
+#include "actor/runtime.h"
+#include "base/log.h"
+#include "message/pool.h"
+#include "message/type.h"
+
+/* --- taken messages ---------------------------------------------------------- */
+
+static bool is_urgent(const struct tri_message *message)
+{
+    return message->kind == TRI_THEN;
+}
+
+/*
+ * Takes what is new. It comes newest first: walking it, each goes before the
+ * last one walked, behind what was taken earlier. Outcomes of asks go before
+ * all data.
+ */
+static void take(struct tri_actor *actor)
+{
+    struct tri_message *message, *next;
+    struct tri_message *data = NULL, *data_last = NULL;
+    struct tri_message *urgent = NULL, *urgent_last = NULL;
+    uint32_t n;
+
+    message = tri_mailbox_take(&actor->mailbox, &n);
+    for (; message != NULL; message = next) {
+        next = message->next;
+        if (tri_unlikely(is_urgent(message))) {
+            message->next = urgent;
+            urgent = message;
+            if (urgent_last == NULL)
+                urgent_last = message;
+        } else {
+            message->next = data;
+            data = message;
+            if (data_last == NULL)
+                data_last = message;
+        }
+    }
+    if (data != NULL) {
+        if (actor->first == NULL)
+            actor->first = data;
+        else
+            actor->last->next = data;
+        actor->last = data_last;
+    }
+    if (tri_unlikely(urgent != NULL)) {
+        struct tri_message **link = actor->last_urgent != NULL
+                                        ? &actor->last_urgent->next
+                                        : &actor->first;
+
+        urgent_last->next = *link;
+        *link = urgent;
+        actor->last_urgent = urgent_last;
+        if (urgent_last->next == NULL)
+            actor->last = urgent_last;
+    }
+    actor->taken_len += n;
+    if (n > 1) /* room is made when the turn ends: until then, senders count */
+        atomic_store_explicit(&actor->mailbox.backlog, actor->taken_len,
+                              memory_order_relaxed);
+}
+
+static struct tri_message *pop(struct tri_actor *actor)
+{
+    struct tri_message *message = actor->first;
+
+    if (message == NULL) {
+        if (tri_mailbox_is_empty(&actor->mailbox))
+            return NULL;
+        take(actor);
+        message = actor->first;
+        if (message == NULL)
+            return NULL;
+    }
+    actor->first = message->next;
+    if (actor->first == NULL)
+        actor->last = NULL;
+    if (message == actor->last_urgent)
+        actor->last_urgent = NULL;
+    actor->taken_len--;
+    return message;
+}
+
+/* --- one message --------------------------------------------------------------- */
+
+static int receive(struct troupe_self *self, unsigned index,
+                   const void *payload)
+{
+    struct tri_actor *actor = self->actor;
+
+    return actor->actor_class->receive(self, actor->state, index, payload);
+}
+
+static bool is_understood(const struct tri_actor *actor,
+                          const struct tri_message *message)
+{
+    troupe_protocol_t *protocol = actor->actor_class->protocol;
+    troupe_type_t *type;
+
+    if (message->index >= protocol->types_len)
+        return false;
+    type = &protocol->types[message->index];
+    return tri_type_hash(type) == message->type &&
+           tri_type_fits(type, message->bytes) &&
+           (message->kind == TRI_ASK) == (type->result_fields != NULL);
+}
+
+static void log_misunderstood(const struct tri_actor *actor,
+                              const struct tri_message *message)
+{
+    troupe_protocol_t *protocol = actor->actor_class->protocol;
+
+    if (message->index < protocol->types_len)
+        tri_warn("an actor of class %s got message %u with another layout: "
+                 "here it is %s %s of %u bytes, the sender's has %u",
+                 actor->actor_class->name, message->index,
+                 protocol->types[message->index].name,
+                 protocol->types[message->index].fields,
+                 protocol->types[message->index].bytes, message->bytes);
+    else
+        tri_warn("an actor of class %s got message %u, but protocol %s has %u",
+                 actor->actor_class->name, message->index, protocol->name,
+                 protocol->types_len);
+}
+
+/*
+ * What is left of a message after its handler. rc: what that returned. The
+ * message itself is not looked at when it has another owner by now.
+ */
+static void finish_message(struct troupe_self *self, int rc)
+{
+    struct tri_message *message = self->message;
+
+    self->message = NULL;
+    self->in_message = false;
+    if (rc == TROUPE_ETYPE && message != NULL && !self->kept &&
+        (self->kind == TRI_TELL || self->open.node != 0)) {
+        log_misunderstood(self->actor, message);
+        tri_refuse(self->runtime, message, TROUPE_ETYPE);
+        return;
+    }
+    if (self->open.node != 0)
+        tri_answer(self->runtime, self->open.node, self->open.ask,
+                   rc < 0 ? TROUPE_EFAILED : TROUPE_ENOREPLY, 0, 0, NULL, 0);
+    if (self->kind == TRI_THEN)
+        tri_asks_end(&self->runtime->asks, tri_ask_of_outcome(message));
+    else if (message != NULL && !self->kept)
+        tri_message_free(message);
+}
+
+static int handle_then(struct troupe_self *self, struct tri_message *message)
+{
+    struct tri_ask *ask = tri_ask_of_outcome(message);
+
+    return ask->invoke(self, self->actor->state, ask->error,
+                       ask->result != NULL ? ask->result->payload : NULL,
+                       ask->arg, ask->then);
+}
+
+/* Returns what makes the actor fail: a negative code, or 0. */
+static int handle(struct troupe_self *self, struct tri_message *message)
+{
+    struct tri_actor *actor = self->actor;
+    int rc;
+
+    self->message = message;
+    self->in_message = true;
+    self->kind = message->kind;
+    self->kept = false;
+    self->open.node = 0;
+    if (message->kind == TRI_ASK)
+        self->open = (troupe_token_t){
+            .node = message->sender.node,
+            .ask = message->ask,
+            .type = message->type,
+            .index = message->index,
+        };
+    switch (message->kind) {
+    case TRI_TELL:
+    case TRI_ASK:
+        rc = tri_likely(is_understood(actor, message))
+                 ? receive(self, message->index, message->payload)
+                 : TROUPE_ETYPE;
+        break;
+    case TRI_THEN:
+        rc = handle_then(self, message);
+        break;
+    case TRI_UNDELIVERED:
+        rc = receive(self, TROUPE_ON_UNDELIVERED, message->payload);
+        break;
+    default: /* TRI_STOP */
+        rc = 0;
+        actor->stopping = true;
+    }
+    finish_message(self, rc);
+    return rc < 0 && rc != TROUPE_ETYPE ? rc : 0;
+}
+
+/* --- life and end ------------------------------------------------------------------ */
+
+static void stop_actor(struct troupe_self *self)
+{
+    struct tri_actor *actor = self->actor;
+    int reason = actor->stop_reason;
+
+    if (reason != 0)
+        tri_warn("an actor of class %s%s%s failed: %s",
+                 actor->actor_class->name, actor->name != NULL ? ", " : "",
+                 actor->name != NULL ? actor->name->text : "",
+                 troupe_strerror(reason));
+    if (actor->started)
+        receive(self, TROUPE_ON_STOP, &reason);
+    if (actor->name != NULL)
+        tri_names_remove(&self->runtime->names, actor->name);
+    actor->name = NULL;
+    tri_actor_generation_advance(actor);
+    free(actor->state);
+    actor->state = NULL;
+    actor->actor_class = NULL;
+    actor->started = false;
+    actor->stopping = false;
+    actor->stop_reason = 0;
+}
+
+/* A cell without an actor: refuses strays until none are left. */
+static void sort_out(struct troupe_self *self)
+{
+    struct tri_actor *actor = self->actor;
+    struct tri_message *message;
+
+    do {
+        while ((message = pop(actor)) != NULL)
+            tri_refuse(self->runtime, message, TROUPE_ENOACTOR);
+        atomic_store_explicit(&actor->mailbox.backlog, 0,
+                              memory_order_relaxed);
+    } while (!tri_mailbox_release(&actor->mailbox));
+}
+
+static void end_actor(struct troupe_self *self)
+{
+    struct tri_actor *actor = self->actor;
+
+    stop_actor(self);
+    sort_out(self);
+    tri_actor_table_put(&self->runtime->actors, actor);
+}
+
+static void start_actor(struct troupe_self *self)
+{
+    struct tri_actor *actor = self->actor;
+    int rc;
+
+    actor->started = true;
+    rc = receive(self, TROUPE_ON_START, NULL);
+    if (rc < 0) {
+        actor->stopping = true;
+        actor->stop_reason = rc;
+    }
+}
+
+/* Handles up to a turn's messages; stops early when the actor ends. */
+static void handle_some(struct troupe_self *self)
+{
+    struct tri_actor *actor = self->actor;
+    uint32_t generation = atomic_load_explicit(&actor->generation,
+                                               memory_order_relaxed);
+    struct tri_message *message;
+
+    for (unsigned left = TRI_TURN_LEN; left > 0 && !actor->stopping; left--) {
+        int rc;
+
+        message = pop(actor);
+        if (message == NULL)
+            return;
+        if (tri_unlikely(message->generation != generation)) {
+            tri_refuse(self->runtime, message, TROUPE_ENOACTOR);
+            continue;
+        }
+        rc = handle(self, message);
+        if (tri_unlikely(rc != 0)) {
+            actor->stopping = true;
+            actor->stop_reason = rc;
+        }
+    }
+}
+
+/* troupe_fail comes back here, out of a handler at any depth. */
+static void turn(struct troupe_self *self)
+{
+    if (tri_unlikely(_setjmp(self->failed) != 0)) {
+        if (self->in_message)
+            finish_message(self, self->failure);
+        self->actor->stopping = true;
+        self->actor->stop_reason = self->failure;
+        return;
+    }
+    if (tri_unlikely(!self->actor->started))
+        start_actor(self);
+    handle_some(self);
+}
+
+bool tri_actor_run(struct troupe_self *self, struct tri_actor *actor)
+{
+    self->actor = actor;
+    self->message = NULL;
+    if (tri_unlikely(actor->actor_class == NULL)) {
+        sort_out(self);
+        self->actor = NULL;
+        return false;
+    }
+    turn(self);
+    if (tri_unlikely(actor->stopping)) {
+        end_actor(self);
+        self->actor = NULL;
+        return false;
+    }
+    self->actor = NULL;
+    if (atomic_load_explicit(&actor->mailbox.backlog, memory_order_relaxed) !=
+        actor->taken_len)
+        atomic_store_explicit(&actor->mailbox.backlog, actor->taken_len,
+                              memory_order_relaxed);
+    return actor->first != NULL || !tri_mailbox_release(&actor->mailbox);
+}

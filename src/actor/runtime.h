@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_RUNTIME_H
+#define TRI_RUNTIME_H
+
+/*
+ * What all of src/actor shares: the actor side of one node. src/node makes
+ * and ends it; struct troupe begins with it.
+ */
+
+#include <setjmp.h>
+
+#include <troupe/node.h>
+
+#include "actor/actor.h"
+#include "actor/asks.h"
+#include "actor/dead_letters.h"
+#include "actor/names.h"
+#include "actor/scheduler.h"
+#include "link/link.h"
+#include "os/bell.h"
+
+/* Tells a node from a running actor behind a troupe_from_t. */
+enum tri_context_kind {
+    TRI_CONTEXT_NODE = 0x74726e6f,
+    TRI_CONTEXT_SELF = 0x74727365,
+};
+
+struct tri_runtime {
+    uint32_t context_kind; /* TRI_CONTEXT_NODE; first */
+    int rank;
+    int size;
+    uint64_t node;
+    troupe_options_t options;
+    struct tri_actor_table actors;
+    struct tri_asks asks;
+    struct tri_names names;
+    struct tri_dead_letters dead_letters;
+    struct tri_scheduler scheduler;
+    struct tri_link link;
+    struct tri_bell bell;
+    _Atomic uint32_t stopping; /* no new actors */
+    /* Called now and then by the starting thread while it waits; true: call
+     * again soon. NULL: none. For requests that can only be tested. */
+    bool (*wait_hook)(struct tri_runtime *runtime);
+    struct tri_requests *requests; /* src/mpi's; NULL: none */
+    pthread_t starter; /* the thread that started the node */
+};
+
+/* The running actor, one for each worker. */
+struct troupe_self {
+    uint32_t context_kind; /* TRI_CONTEXT_SELF; first */
+    bool kept;             /* the message being handled has another owner */
+    bool in_message;       /* a message is being handled */
+    uint8_t kind;          /* of the message being handled */
+    int failure;           /* from troupe_fail */
+    troupe_token_t open;   /* the ask to be answered; node 0: none */
+    struct tri_runtime *runtime;
+    struct tri_actor *actor; /* NULL: none is running */
+    struct tri_message *message; /* NULL: none, or passed on */
+    jmp_buf failed; /* to the start of the turn */
+};
+
+/* Who calls: the node, and the actor if it is one. NULL: neither. */
+static inline struct tri_runtime *tri_runtime_of(troupe_from_t from,
+                                                 troupe_self_t **self_p)
+{
+    const uint32_t *kind = from.context_;
+
+    *self_p = NULL;
+    if (tri_unlikely(kind == NULL))
+        return NULL;
+    if (*kind == TRI_CONTEXT_SELF) {
+        *self_p = (troupe_self_t *)(uintptr_t)from.context_;
+        return (*self_p)->runtime;
+    }
+    return *kind == TRI_CONTEXT_NODE
+               ? (struct tri_runtime *)(uintptr_t)from.context_
+               : NULL;
+}
+
+/* --- delivery.c: messages find their actor, or the reason why not -------- */
+
+/*
+ * Gives a message to its actor on this node. bounded: respect the mailbox's
+ * limit. On success the message is the actor's.
+ * Errors: ENOACTOR, EFULL. Any thread.
+ */
+int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
+                bool bounded);
+
+/*
+ * Ends a message that cannot be delivered: the asker gets the reason, or the
+ * sender's node a dead letter. Owns the message. Any thread.
+ */
+void tri_refuse(struct tri_runtime *runtime, struct tri_message *message,
+                int reason);
+
+/* Answers an ask of any node. Any thread. Errors: ENODE, ENOMEM. */
+int tri_answer(struct tri_runtime *runtime, uint64_t node, uint64_t ask,
+               int error, uint32_t type, uint16_t index, const void *payload,
+               size_t bytes);
+
+/* Notes a dead letter of an actor of this node, and tells the actor. */
+void tri_dead_letter(struct tri_runtime *runtime,
+                     const troupe_dead_letter_t *letter);
+
+/* Answers, now or when it appears, who has a name here. Any thread. */
+void tri_resolve(struct tri_runtime *runtime, const struct tri_record *record,
+                 const void *name, size_t name_len, uint32_t timeout_ms);
+
+/* What the link raises. */
+struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime);
+
+/* What the asks raise. */
+struct tri_asks_events tri_delivery_asks_events(struct tri_runtime *runtime);
+
+/* --- run.c: one turn of an actor ------------------------------------------- */
+
+/*
+ * Runs an owned actor: some messages, at most TRI_TURN_LEN. True: it has more
+ * to do and is still owned.
+ */
+bool tri_actor_run(struct troupe_self *self, struct tri_actor *actor);
+
+#define TRI_TURN_LEN 64u
+
+/* --- wait.c: threads of the program that wait in a call --------------------- */
+
+/* A thread's place while it waits: the guest's, or none. */
+struct tri_seat {
+    struct tri_runtime *runtime;
+    struct tri_worker *guest; /* NULL: aside */
+};
+
+/* Takes the guest's seat if it is free. True when it was. */
+bool tri_seat_take(struct tri_runtime *runtime, struct tri_seat *seat);
+void tri_seat_leave(struct tri_seat *seat);
+
+/*
+ * Waits until done(arg) or the deadline, serving the node's actors in the
+ * guest's seat. Errors: ETIMEDOUT.
+ */
+int tri_wait(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
+             uint64_t deadline_ns);
+
+/* Handles what is there, without waiting. */
+void tri_serve_once(struct tri_seat *seat);
+
+/* --- send.c ------------------------------------------------------------------- */
+
+/*
+ * Asks a node, this one too, for the actor of a name; waits for it to appear.
+ * name: valid, name_len bytes. protocol: hash, or 0.
+ * Errors: ENONAME, ETYPE, ENODE, ECONTEXT, …
+ */
+int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
+                 size_t name_len, uint32_t protocol, uint32_t timeout_ms,
+                 troupe_ref_t *ref_p);
+
+#endif

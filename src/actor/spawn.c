@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The public calls about actors themselves: spawn, exit, fail, self. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "actor/runtime.h"
+#include "message/type.h"
+
+static int check_options(const struct tri_runtime *runtime,
+                         const troupe_class_t *actor_class,
+                         const troupe_spawn_options_t *options)
+{
+    if (runtime == NULL || actor_class == NULL ||
+        actor_class->receive == NULL || actor_class->protocol == NULL)
+        return TROUPE_EINVAL;
+    if (options->mailbox_len_max > TRI_MAILBOX_LEN_MAX)
+        return TROUPE_EINVAL;
+    if (options->name != NULL &&
+        !tri_name_is_valid(options->name, strlen(options->name)))
+        return TROUPE_EINVAL;
+    return atomic_load_explicit(&runtime->stopping, memory_order_relaxed)
+               ? TROUPE_ESTOPPING
+               : 0;
+}
+
+static void *copy_state(const troupe_class_t *actor_class, const void *initial)
+{
+    void *state = malloc(tri_max(actor_class->state_bytes, 1));
+
+    if (state == NULL)
+        return NULL;
+    if (initial != NULL)
+        memcpy(state, initial, actor_class->state_bytes);
+    else
+        memset(state, 0, actor_class->state_bytes);
+    return state;
+}
+
+/* The name is public as soon as it is added, so the ref has to work already. */
+static int publish_name(struct tri_runtime *runtime, struct tri_actor *actor,
+                        const char *text, troupe_ref_t ref)
+{
+    struct tri_lookup *waiting = NULL;
+    int rc = tri_names_add(&runtime->names, text,
+                           tri_protocol_hash(actor->actor_class->protocol),
+                           ref, &actor->name, &waiting);
+
+    while (waiting != NULL) {
+        struct tri_lookup *next = waiting->next;
+        bool matches = waiting->protocol == 0 ||
+                       waiting->protocol == actor->name->protocol;
+
+        tri_answer(runtime, waiting->node, waiting->ask,
+                   matches ? 0 : TROUPE_ETYPE, 0, 0, &ref,
+                   matches ? sizeof(ref) : 0);
+        free(waiting);
+        waiting = next;
+    }
+    return rc;
+}
+
+int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
+                 const troupe_spawn_options_t *options_, const void *initial,
+                 troupe_ref_t *ref_p)
+{
+    static const troupe_spawn_options_t defaults;
+    const troupe_spawn_options_t *options = options_ ? options_ : &defaults;
+    troupe_self_t *self;
+    struct tri_runtime *runtime = tri_runtime_of(from, &self);
+    struct tri_actor *actor;
+    troupe_ref_t ref;
+    void *state;
+    int rc = check_options(runtime, actor_class, options);
+
+    if (rc != 0)
+        return rc;
+    state = copy_state(actor_class, initial);
+    if (state == NULL)
+        return TROUPE_ENOMEM;
+    rc = tri_actor_table_take(&runtime->actors, &actor);
+    if (rc != 0) {
+        free(state);
+        return rc;
+    }
+    actor->actor_class = actor_class;
+    actor->state = state;
+    atomic_store_explicit(&actor->mailbox.limit,
+                          options->mailbox_len_max != 0
+                              ? options->mailbox_len_max
+                              : runtime->options.mailbox_len_max,
+                          memory_order_relaxed);
+    ref = (troupe_ref_t){ .node = runtime->node, .slot = actor->slot };
+    ref.generation = tri_actor_generation_advance(actor);
+    if (options->name != NULL) {
+        rc = publish_name(runtime, actor, options->name, ref);
+        if (rc != 0)
+            actor->stopping = true; /* its first turn ends it */
+    }
+    if (rc == 0 && ref_p != NULL)
+        *ref_p = ref;
+    tri_schedule(&runtime->scheduler, actor);
+    return rc;
+}
+
+void troupe_exit(troupe_self_t *self)
+{
+    self->actor->stopping = true;
+}
+
+void troupe_fail(troupe_self_t *self, int error)
+{
+    self->failure = error < 0 ? error : TROUPE_EFAILED;
+    longjmp(self->failed, 1);
+}
+
+troupe_ref_t troupe_self_ref(const troupe_self_t *self)
+{
+    const struct tri_actor *actor = self->actor;
+
+    return (troupe_ref_t){
+        .node = self->runtime->node,
+        .slot = actor->slot,
+        .generation = atomic_load_explicit(
+            (_Atomic uint32_t *)&actor->generation, memory_order_relaxed),
+    };
+}
+
+void *troupe_self_state(const troupe_self_t *self)
+{
+    return self->actor->state;
+}
+
+troupe_t *troupe_self_node(const troupe_self_t *self)
+{
+    return (troupe_t *)self->runtime;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Threads of the program that wait in a call. One of them at a time takes the
+ * guest's seat and serves the node's actors meanwhile; others look at their
+ * condition every millisecond.
+ */
+
+#include "actor/runtime.h"
+#include "base/clock.h"
+
+#define LOOK_MS 1
+
+bool tri_seat_take(struct tri_runtime *runtime, struct tri_seat *seat)
+{
+    struct tri_scheduler *scheduler = &runtime->scheduler;
+
+    seat->runtime = runtime;
+    seat->guest = NULL;
+    if (tri_worker_current() == NULL &&
+        tri_lock_try(&scheduler->guest_lock)) {
+        seat->guest = &scheduler->workers[scheduler->workers_len];
+        tri_worker_set_current(seat->guest);
+    }
+    return seat->guest != NULL;
+}
+
+void tri_seat_leave(struct tri_seat *seat)
+{
+    struct tri_scheduler *scheduler = &seat->runtime->scheduler;
+
+    if (seat->guest == NULL)
+        return;
+    tri_worker_set_current(NULL);
+    tri_worker_hand_over(seat->guest);
+    if (atomic_load_explicit(&scheduler->guest_wants, memory_order_relaxed))
+        atomic_store_explicit(&scheduler->guest_wants, 0,
+                              memory_order_relaxed);
+    tri_link_flush(&seat->runtime->link);
+    tri_lock_release(&scheduler->guest_lock);
+    /* Nobody is woken to poll now: the control thread sees to it. */
+    tri_control_touch(scheduler);
+}
+
+/* MPI requests can only be tested: look at them now and then. */
+static uint64_t limit_for_hook(struct tri_runtime *runtime,
+                               uint64_t deadline_ns)
+{
+    uint64_t soon_ns;
+
+    if (runtime->wait_hook == NULL ||
+        !pthread_equal(pthread_self(), runtime->starter) ||
+        !runtime->wait_hook(runtime))
+        return deadline_ns;
+    soon_ns = tri_deadline_ns(LOOK_MS);
+    return soon_ns < deadline_ns ? soon_ns : deadline_ns;
+}
+
+static int wait_as_guest(struct tri_seat *seat, bool (*done)(void *arg),
+                         void *arg, uint64_t deadline_ns)
+{
+    struct tri_worker *guest = seat->guest;
+    unsigned turns = 0;
+
+    while (!done(arg)) {
+        uint64_t until_ns;
+
+        if (tri_worker_run_one(guest)) {
+            if (++turns % 64 != 0 || tri_now_ns() < deadline_ns)
+                continue;
+            return done(arg) ? 0 : TROUPE_ETIMEDOUT;
+        }
+        until_ns = limit_for_hook(seat->runtime, deadline_ns);
+        if (deadline_ns != TRI_NS_NEVER && tri_now_ns() >= deadline_ns)
+            return TROUPE_ETIMEDOUT;
+        tri_worker_idle(guest, done, arg, until_ns);
+    }
+    return 0;
+}
+
+static int wait_aside(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
+                      uint64_t deadline_ns)
+{
+    struct tri_parker parker = { 0 };
+
+    while (!done(arg)) {
+        if (tri_now_ns() >= deadline_ns)
+            return TROUPE_ETIMEDOUT;
+        if (tri_seat_take(seat->runtime, seat))
+            return wait_as_guest(seat, done, arg, deadline_ns);
+        tri_park(&parker, tri_min(tri_deadline_ns(LOOK_MS), deadline_ns));
+    }
+    return 0;
+}
+
+int tri_wait(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
+             uint64_t deadline_ns)
+{
+    return seat->guest != NULL ? wait_as_guest(seat, done, arg, deadline_ns)
+                               : wait_aside(seat, done, arg, deadline_ns);
+}
+
+void tri_serve_once(struct tri_seat *seat)
+{
+    if (seat->guest == NULL)
+        return;
+    limit_for_hook(seat->runtime, TRI_NS_NEVER);
+    tri_worker_poll(seat->guest);
+    for (unsigned i = 0; i < TRI_TURN_LEN; i++)
+        if (!tri_worker_run_one(seat->guest))
+            break;
+}

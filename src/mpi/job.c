@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "mpi/job.h"
+
+#include <mpi.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+struct tri_job {
+    MPI_Comm comm;
+    bool owns_mpi; /* we initialized it, so we finalize it */
+    int rank;
+    int size;
+    MPI_Request sum;
+    int64_t sum_in[TRI_JOB_SUMS];
+    int64_t sum_out[TRI_JOB_SUMS];
+};
+
+/* How many ranks the launcher says there are; 0: no launcher. */
+static int launched_size(void)
+{
+    static const char *const variables[] = {
+        "OMPI_COMM_WORLD_SIZE", /* Open MPI's mpirun */
+        "PMI_SIZE",             /* MPICH's hydra */
+        "SLURM_STEP_NUM_TASKS", /* srun with either */
+    };
+
+    for (size_t i = 0; i < tri_array_len(variables); i++) {
+        const char *value = getenv(variables[i]);
+
+        if (value != NULL && atoi(value) > 0)
+            return atoi(value);
+    }
+    return 0;
+}
+
+static int mpi_failed(const char *call, int rc)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int len = 0;
+
+    MPI_Error_string(rc, text, &len);
+    tri_error("%s failed: %s", call, text);
+    return TROUPE_EMPI;
+}
+
+/* Initializes MPI when the program did not. */
+static int init_mpi(struct tri_job *job)
+{
+    int initialized = 0, finalized = 0, provided, rc;
+
+    MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    if (finalized) {
+        tri_error("MPI is finalized already; start the node before that");
+        return TROUPE_EMPI;
+    }
+    if (initialized)
+        return 0;
+    rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    if (rc != MPI_SUCCESS)
+        return mpi_failed("MPI_Init_thread", rc);
+    job->owns_mpi = true;
+    return 0;
+}
+
+static bool in_use(void)
+{
+    int initialized = 0;
+
+    MPI_Initialized(&initialized);
+    return initialized;
+}
+
+/*
+ * A rank started by one MPI's launcher and linked with another MPI is a
+ * world of its own; better said than suffered.
+ */
+static int check_launcher(int world_size, int launched)
+{
+    if (launched <= 1 || world_size != 1)
+        return 0;
+    tri_error("the launcher started %d ranks, but MPI sees only this one: "
+              "start the program with the mpirun of the MPI it is linked "
+              "with",
+              launched);
+    return TROUPE_EMPI;
+}
+
+static int open_comm(struct tri_job *job, const void *comm, int launched)
+{
+    MPI_Comm parent = comm != NULL ? *(const MPI_Comm *)comm : MPI_COMM_WORLD;
+    int world_size, rc;
+
+    MPI_Comm_size(MPI_COMM_WORLD, &world_size);
+    if (check_launcher(world_size, launched) != 0)
+        return TROUPE_EMPI;
+    rc = MPI_Comm_dup(parent, &job->comm);
+    if (rc != MPI_SUCCESS)
+        return mpi_failed("MPI_Comm_dup", rc);
+    MPI_Comm_set_errhandler(job->comm, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(job->comm, &job->rank);
+    MPI_Comm_size(job->comm, &job->size);
+    return 0;
+}
+
+int tri_job_open(const void *comm, struct tri_job **job_p)
+{
+    int launched = launched_size();
+    struct tri_job *job;
+    int rc;
+
+    *job_p = NULL;
+    if (launched == 0 && comm == NULL && !in_use())
+        return 0;
+    job = calloc(1, sizeof(*job));
+    if (job == NULL)
+        return TROUPE_ENOMEM;
+    job->comm = MPI_COMM_NULL;
+    job->sum = MPI_REQUEST_NULL;
+    rc = init_mpi(job);
+    if (rc == 0)
+        rc = open_comm(job, comm, launched);
+    if (rc != 0) {
+        tri_job_close(job, true);
+        return rc;
+    }
+    *job_p = job;
+    return 0;
+}
+
+int tri_job_rank(const struct tri_job *job)
+{
+    return job->rank;
+}
+
+int tri_job_size(const struct tri_job *job)
+{
+    return job->size;
+}
+
+int tri_job_allgather(struct tri_job *job, const void *own, void *all,
+                      size_t bytes)
+{
+    int rc = MPI_Allgather(own, (int)bytes, MPI_BYTE, all, (int)bytes,
+                           MPI_BYTE, job->comm);
+
+    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Allgather", rc);
+}
+
+int tri_job_agree(struct tri_job *job, int rc)
+{
+    int least = rc;
+
+    if (MPI_Allreduce(&rc, &least, 1, MPI_INT, MPI_MIN, job->comm) !=
+        MPI_SUCCESS)
+        return TROUPE_EMPI;
+    return least;
+}
+
+int tri_job_sum_start(struct tri_job *job, const int64_t in[TRI_JOB_SUMS])
+{
+    int rc;
+
+    memcpy(job->sum_in, in, sizeof(job->sum_in));
+    rc = MPI_Iallreduce(job->sum_in, job->sum_out, TRI_JOB_SUMS, MPI_INT64_T,
+                        MPI_SUM, job->comm, &job->sum);
+    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Iallreduce", rc);
+}
+
+bool tri_job_sum_test(struct tri_job *job, int64_t out_p[TRI_JOB_SUMS])
+{
+    int done = 0;
+
+    if (MPI_Test(&job->sum, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || !done)
+        return false;
+    memcpy(out_p, job->sum_out, sizeof(job->sum_out));
+    return true;
+}
+
+void tri_job_close(struct tri_job *job, bool whole)
+{
+    int finalized = 0;
+
+    if (job == NULL)
+        return;
+    MPI_Finalized(&finalized);
+    if (!whole) {
+        if (job->owns_mpi)
+            tri_warn("MPI is not finalized, because a rank has died and "
+                     "MPI_Finalize could hang");
+        return; /* an abandoned request may still write into *job */
+    }
+    if (!finalized && job->comm != MPI_COMM_NULL)
+        MPI_Comm_free(&job->comm);
+    if (!finalized && job->owns_mpi)
+        MPI_Finalize();
+    free(job);
+}

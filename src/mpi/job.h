@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_JOB_H
+#define TRI_JOB_H
+
+/*
+ * The MPI job around a node: the only way from troupe to MPI. Called by the
+ * starting thread only, at start and stop; between them only the user's own
+ * requests are tested (requests.c). This header does not need <mpi.h>.
+ */
+
+#include "base/base.h"
+
+struct tri_job;
+
+/*
+ * Opens the job: initializes MPI if nobody did, duplicates the communicator
+ * (comm: a MPI_Comm *, or NULL for the world). *job_p is NULL, and MPI left
+ * alone, when the process was not started by mpirun and MPI is not in use.
+ * Collective. Errors: EMPI, ENOMEM.
+ */
+int tri_job_open(const void *comm, struct tri_job **job_p);
+
+int tri_job_rank(const struct tri_job *job);
+int tri_job_size(const struct tri_job *job);
+
+/* Gathers `bytes` of each rank. Collective, blocking. Errors: EMPI. */
+int tri_job_allgather(struct tri_job *job, const void *own, void *all,
+                      size_t bytes);
+
+/* The least of all ranks' codes: 0 only if all succeeded. Collective. */
+int tri_job_agree(struct tri_job *job, int rc);
+
+#define TRI_JOB_SUMS 4
+
+/*
+ * Sums over all ranks without blocking: start, then test until true. In the
+ * job's own memory, so it may be abandoned. One at a time. Errors: EMPI.
+ */
+int tri_job_sum_start(struct tri_job *job, const int64_t in[TRI_JOB_SUMS]);
+bool tri_job_sum_test(struct tri_job *job, int64_t out_p[TRI_JOB_SUMS]);
+
+/*
+ * Closes the job. whole: every rank lives and does the same; else MPI is left
+ * as it is, because its calls could hang. NULL is allowed.
+ */
+void tri_job_close(struct tri_job *job, bool whole);
+
+#endif

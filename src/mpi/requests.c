@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "mpi/requests.h"
+
+#include <stdlib.h>
+
+#include <troupe/mpi.h>
+
+#include "message/pool.h"
+
+#define REQUESTS_MAX 1024
+
+struct tri_requests {
+    uint32_t len;
+    MPI_Request requests[REQUESTS_MAX];
+    struct {
+        troupe_ref_t to;
+        void *message;
+    } then[REQUESTS_MAX];
+    int ready[REQUESTS_MAX];
+};
+
+/*
+ * The receiver may be full for the moment: then the message waits with its
+ * request done. Any other failure becomes a dead letter.
+ */
+static bool send_now(struct tri_runtime *runtime, troupe_ref_t to,
+                     void *message)
+{
+    troupe_from_t from = { .context_ = runtime };
+    int rc = troupe_send(from, to, message);
+
+    if (rc == TROUPE_EFULL)
+        return false;
+    if (rc != 0)
+        tri_refuse(runtime, tri_message_of(message), rc);
+    return true;
+}
+
+/* Called while the starting thread waits. True: some are still pending. */
+static bool test_requests(struct tri_runtime *runtime)
+{
+    struct tri_requests *list = runtime->requests;
+    uint32_t kept = 0;
+    int n = 0;
+
+    if (list->len == 0)
+        return false;
+    if (MPI_Testsome((int)list->len, list->requests, &n, list->ready,
+                     MPI_STATUSES_IGNORE) != MPI_SUCCESS)
+        return true;
+    for (uint32_t i = 0; i < list->len; i++) {
+        /* done ones are null, also those that found their receiver full */
+        if (list->requests[i] == MPI_REQUEST_NULL &&
+            send_now(runtime, list->then[i].to, list->then[i].message))
+            continue;
+        list->requests[kept] = list->requests[i];
+        list->then[kept] = list->then[i];
+        kept++;
+    }
+    list->len = kept;
+    return kept > 0;
+}
+
+int troupe_mpi_send_when_done(troupe_t *troupe, MPI_Request *request,
+                              troupe_ref_t to, void *message)
+{
+    struct tri_runtime *runtime = (struct tri_runtime *)troupe;
+    struct tri_requests *list;
+
+    if (runtime == NULL || request == NULL || message == NULL)
+        return TROUPE_EINVAL;
+    if (!pthread_equal(pthread_self(), runtime->starter))
+        return TROUPE_ECONTEXT;
+    if (runtime->requests == NULL)
+        runtime->requests = calloc(1, sizeof(*runtime->requests));
+    list = runtime->requests;
+    if (list == NULL)
+        return TROUPE_ENOMEM;
+    if (list->len == REQUESTS_MAX)
+        return TROUPE_ELIMIT;
+    runtime->wait_hook = test_requests;
+    list->requests[list->len] = *request;
+    list->then[list->len].to = to;
+    list->then[list->len].message = message;
+    list->len++;
+    *request = MPI_REQUEST_NULL;
+    return 0;
+}
+
+void tri_requests_fini(struct tri_runtime *runtime)
+{
+    struct tri_requests *list = runtime->requests;
+
+    if (list == NULL)
+        return;
+    for (uint32_t i = 0; i < list->len; i++)
+        tri_message_free(tri_message_of(list->then[i].message));
+    free(list);
+    runtime->requests = NULL;
+}

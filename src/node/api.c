@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The public calls about the node: who, how many, serving, finding. */
+
+#include <string.h>
+
+#include "actor/runtime.h"
+#include "base/clock.h"
+#include "message/pool.h"
+#include "message/type.h"
+#include "node/node.h"
+
+static struct tri_runtime *runtime_of(troupe_from_t from)
+{
+    troupe_self_t *self;
+
+    return tri_runtime_of(from, &self);
+}
+
+int troupe_rank(troupe_from_t from)
+{
+    return runtime_of(from)->rank;
+}
+
+int troupe_size(troupe_from_t from)
+{
+    return runtime_of(from)->size;
+}
+
+uint64_t troupe_node_id(troupe_from_t from)
+{
+    return runtime_of(from)->node;
+}
+
+int troupe_rank_of(troupe_from_t from, uint64_t node)
+{
+    struct tri_runtime *runtime = runtime_of(from);
+    struct tri_peer *peer;
+
+    if (node == runtime->node)
+        return runtime->rank;
+    peer = tri_link_find(&runtime->link, node);
+    return peer != NULL ? peer->rank : -1;
+}
+
+int troupe_rank_alive(troupe_from_t from, int rank)
+{
+    struct tri_runtime *runtime = runtime_of(from);
+
+    if (rank < 0 || rank >= runtime->size)
+        return 0;
+    return rank == runtime->rank ||
+           !tri_peer_is_dead(&runtime->link.peers[rank]);
+}
+
+/* --- serving ------------------------------------------------------------------- */
+
+struct condition {
+    int (*done)(void *arg);
+    void *arg;
+};
+
+static bool is_met(void *arg)
+{
+    struct condition *condition = arg;
+
+    return condition->done != NULL && condition->done(condition->arg) != 0;
+}
+
+int troupe_serve_until(troupe_t *troupe, int (*done)(void *arg), void *arg,
+                       int timeout_ms)
+{
+    struct condition condition = { done, arg };
+    struct tri_seat seat;
+    int rc;
+
+    if (troupe == NULL || timeout_ms < TROUPE_FOREVER)
+        return TROUPE_EINVAL;
+    if (tri_worker_current() != NULL)
+        return TROUPE_ECONTEXT;
+    tri_seat_take(&troupe->runtime, &seat);
+    if (timeout_ms == 0) {
+        tri_serve_once(&seat);
+        rc = is_met(&condition) ? 0 : TROUPE_ETIMEDOUT;
+    } else {
+        rc = tri_wait(&seat, is_met, &condition, tri_deadline_ns(timeout_ms));
+    }
+    tri_seat_leave(&seat);
+    return rc;
+}
+
+int troupe_serve(troupe_t *troupe, int timeout_ms)
+{
+    int rc = troupe_serve_until(troupe, NULL, NULL, timeout_ms);
+
+    return rc == TROUPE_ETIMEDOUT ? 0 : rc;
+}
+
+void troupe_wake(troupe_from_t from)
+{
+    struct tri_runtime *runtime = runtime_of(from);
+    struct tri_scheduler *scheduler = &runtime->scheduler;
+    struct tri_worker *guest = &scheduler->workers[scheduler->workers_len];
+
+    /* Pairs with the fence of a guest that goes to sleep. */
+    tri_fence_full();
+    if (guest != tri_worker_current() &&
+        (atomic_load_explicit(&scheduler->idle, memory_order_relaxed) >>
+         guest->index) & 1)
+        tri_worker_wake(guest);
+}
+
+/* --- finding ---------------------------------------------------------------------- */
+
+#define SCHEME "actor://"
+#define RANK_PREFIX "rank."
+
+/*
+ * Splits an address into a rank (-1: this node) and a name.
+ * Errors: EADDRESS.
+ */
+static int parse_address(const char *address, int *rank_p, const char **name_p,
+                         size_t *name_len_p)
+{
+    const char *host, *slash;
+    size_t host_len;
+
+    if (strncmp(address, SCHEME, strlen(SCHEME)) != 0)
+        return TROUPE_EADDRESS;
+    host = address + strlen(SCHEME);
+    slash = strchr(host, '/');
+    if (slash == NULL)
+        return TROUPE_EADDRESS;
+    host_len = (size_t)(slash - host);
+    if (host_len == strlen("localhost") &&
+        memcmp(host, "localhost", host_len) == 0) {
+        *rank_p = -1;
+    } else {
+        size_t i = strlen(RANK_PREFIX);
+        int rank = 0;
+
+        if (host_len <= i || host_len > i + 7 ||
+            memcmp(host, RANK_PREFIX, i) != 0)
+            return TROUPE_EADDRESS;
+        for (; i < host_len; i++) {
+            if (host[i] < '0' || host[i] > '9')
+                return TROUPE_EADDRESS;
+            rank = rank * 10 + (host[i] - '0');
+        }
+        *rank_p = rank;
+    }
+    *name_p = slash + 1;
+    *name_len_p = strlen(slash + 1);
+    return tri_name_is_valid(*name_p, *name_len_p) ? 0 : TROUPE_EADDRESS;
+}
+
+static uint64_t node_of_rank(const struct tri_runtime *runtime, int rank)
+{
+    if (rank == -1 || rank == runtime->rank)
+        return runtime->node;
+    return rank < runtime->size ? runtime->link.peers[rank].node : 0;
+}
+
+int troupe_resolve(troupe_from_t from, const char *address,
+                   troupe_protocol_t *protocol, int timeout_ms,
+                   troupe_ref_t *ref_p)
+{
+    troupe_self_t *self;
+    struct tri_runtime *runtime = tri_runtime_of(from, &self);
+    uint32_t hash = protocol != NULL ? tri_protocol_hash(protocol) : 0;
+    const char *name;
+    size_t name_len;
+    uint64_t node;
+    int rank, rc;
+
+    if (runtime == NULL || address == NULL || ref_p == NULL || timeout_ms < 0)
+        return TROUPE_EINVAL;
+    rc = parse_address(address, &rank, &name, &name_len);
+    if (rc != 0)
+        return rc;
+    node = node_of_rank(runtime, rank);
+    if (node == 0)
+        return TROUPE_ENODE;
+    if (tri_worker_current() != NULL)
+        return node == runtime->node
+                   ? tri_names_find(&runtime->names, name, hash, ref_p)
+                   : TROUPE_ECONTEXT;
+    return tri_ask_name(runtime, node, name, name_len, hash,
+                        timeout_ms > 0 ? (uint32_t)timeout_ms
+                                       : runtime->options.ask_timeout_ms,
+                        ref_p);
+}
+
+/* --- looking ----------------------------------------------------------------------- */
+
+size_t troupe_dead_letters_take(troupe_t *troupe, troupe_dead_letter_t *letters,
+                                size_t letters_len_max)
+{
+    return tri_dead_letters_take(&troupe->runtime.dead_letters, letters,
+                                 letters_len_max);
+}
+
+uint64_t troupe_dead_letters_count(const troupe_t *troupe)
+{
+    return atomic_load_explicit(
+        (_Atomic uint64_t *)(uintptr_t)&troupe->runtime.dead_letters.count,
+        memory_order_relaxed);
+}
+
+void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
+{
+    struct tri_runtime *runtime = runtime_of(from);
+    struct tri_link_census census = tri_link_census(&runtime->link);
+    troupe_stats_t stats = {
+        .actors = atomic_load(&runtime->actors.alive),
+        .messages_bytes = tri_pool_bytes(),
+        .sent_remote = census.sent,
+        .received_remote = census.received,
+        .refused = atomic_load(&runtime->link.garbage),
+        .dead_letters = atomic_load(&runtime->dead_letters.count),
+        .workers = runtime->scheduler.workers_len,
+    };
+
+    for (int i = 0; i < runtime->size; i++) {
+        struct tri_peer *peer = &runtime->link.peers[i];
+
+        if (i == runtime->rank || atomic_load(&peer->state) != TRI_PEER_UP)
+            continue;
+        if (peer->transport->ops == &tri_transport_ring)
+            stats.peers_ring++;
+        else
+            stats.peers_fabric++;
+    }
+    *stats_p = stats;
+}
+
+const char *troupe_version(void)
+{
+    return "0.1.0";
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "node/options.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "actor/mailbox.h"
+#include "actor/scheduler.h"
+#include "base/log.h"
+
+enum kind { KIND_INT, KIND_U32, KIND_SIZE, KIND_TEXT };
+
+/* The one table: everything about options is derived from it. */
+static const struct option {
+    const char *name;
+    enum kind kind;
+    size_t offset;
+    int64_t min, max;     /* numbers */
+    const char *allowed;  /* texts: "a|b|c"; NULL: any */
+    const char *initial;
+    const char *help;
+} options_table[] = {
+#define AT(field) offsetof(troupe_options_t, field)
+    { "workers", KIND_INT, AT(workers), -1, TRI_WORKERS_MAX, NULL, "-1",
+      "worker threads; -1: a fair share of the cores bound to, 0: none" },
+    { "transport", KIND_TEXT, AT(transport), 0, 0, "auto|ring|fabric", "auto",
+      "between ranks; auto: rings on a host, else fabric" },
+    { "provider", KIND_TEXT, AT(provider), 0, 0, NULL, "tcp;ofi_rxm",
+      "libfabric provider" },
+    { "interface", KIND_TEXT, AT(interface), 0, 0, NULL, NULL,
+      "interface name or address for the fabric" },
+    { "spin_us", KIND_INT, AT(spin_us), -1, 1000000, NULL, "-1",
+      "polling before sleeping; -1: by the number of ranks and cores" },
+    { "mailbox_len_max", KIND_U32, AT(mailbox_len_max), 1, TRI_MAILBOX_LEN_MAX,
+      NULL, "1024", "messages in a mailbox" },
+    { "actors_max", KIND_U32, AT(actors_max), 1, 1 << 28, NULL, "16777216",
+      "actors alive at once" },
+    { "dead_letters_max", KIND_U32, AT(dead_letters_max), 0, 1 << 20, NULL,
+      "1024", "dead letters kept" },
+    { "asks_max", KIND_U32, AT(asks_max), 1, 1 << 24, NULL, "65536",
+      "asks pending at once" },
+    { "message_bytes_max", KIND_SIZE, AT(message_bytes_max), 64, 1ll << 31,
+      NULL, "268435456", "one message" },
+    { "memory_bytes_max", KIND_SIZE, AT(memory_bytes_max), 1 << 20,
+      INT64_MAX, NULL, "4294967296", "all messages of a node" },
+    { "outbox_bytes_max", KIND_SIZE, AT(outbox_bytes_max), 4096, INT64_MAX,
+      NULL, "4194304", "messages waiting for one peer" },
+    { "ask_timeout_ms", KIND_U32, AT(ask_timeout_ms), 1, INT32_MAX, NULL,
+      "30000", "deadline of an ask that gives none" },
+    { "stop_timeout_ms", KIND_U32, AT(stop_timeout_ms), 1, INT32_MAX, NULL,
+      "5000", "until troupe_stop gives up waiting" },
+    { "log", KIND_TEXT, AT(log), 0, 0, "error|warn|info|debug", "warn",
+      "what is logged to stderr" },
+#undef AT
+};
+
+#define VARIABLE_PREFIX "TROUPE_"
+#define VARIABLE_BYTES_MAX 64
+
+static void variable_of(const struct option *option,
+                        char name[VARIABLE_BYTES_MAX])
+{
+    size_t i = strlen(VARIABLE_PREFIX);
+
+    memcpy(name, VARIABLE_PREFIX, i);
+    for (const char *c = option->name; *c != '\0'; c++)
+        name[i++] = (char)(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c);
+    name[i] = '\0';
+}
+
+static void *field_of(troupe_options_t *options, const struct option *option)
+{
+    return (char *)options + option->offset;
+}
+
+static int64_t get_number(troupe_options_t *options,
+                          const struct option *option)
+{
+    switch (option->kind) {
+    case KIND_INT:
+        return *(int *)field_of(options, option);
+    case KIND_U32:
+        return *(uint32_t *)field_of(options, option);
+    default:
+        return (int64_t)tri_min(*(size_t *)field_of(options, option),
+                                INT64_MAX);
+    }
+}
+
+static void set_number(troupe_options_t *options, const struct option *option,
+                       int64_t value)
+{
+    switch (option->kind) {
+    case KIND_INT:
+        *(int *)field_of(options, option) = (int)value;
+        break;
+    case KIND_U32:
+        *(uint32_t *)field_of(options, option) = (uint32_t)value;
+        break;
+    default:
+        *(size_t *)field_of(options, option) = (size_t)value;
+    }
+}
+
+/* "4096", "64K", "16M", "1G" (powers of 1024). False: not a number. */
+static bool parse_number(const char *text, int64_t *value_p)
+{
+    static const char suffixes[] = "KMG";
+    const char *suffix;
+    char *end;
+    int64_t value;
+    int shift = 0;
+
+    errno = 0;
+    value = strtoll(text, &end, 10);
+    if (end == text || errno != 0)
+        return false;
+    if (*end != '\0') {
+        suffix = strchr(suffixes, *end);
+        if (suffix == NULL || end[1] != '\0' || value < 0)
+            return false;
+        shift = 10 * (int)(suffix - suffixes + 1);
+        if (value > INT64_MAX >> shift)
+            return false;
+    }
+    *value_p = value << shift;
+    return true;
+}
+
+static int refuse(const struct option *option, const char *value)
+{
+    char name[VARIABLE_BYTES_MAX];
+
+    variable_of(option, name);
+    if (option->kind == KIND_TEXT)
+        tri_error("option %s (%s) is \"%s\"; allowed: %s", option->name, name,
+                  value, option->allowed);
+    else
+        tri_error("option %s (%s) is \"%s\"; allowed: %lld to %lld",
+                  option->name, name, value, (long long)option->min,
+                  (long long)option->max);
+    return TROUPE_EOPTION;
+}
+
+static bool is_allowed(const char *allowed, const char *value)
+{
+    size_t len = strlen(value);
+
+    if (allowed == NULL)
+        return true;
+    for (;;) {
+        const char *end = strchrnul(allowed, '|');
+
+        if ((size_t)(end - allowed) == len && memcmp(allowed, value, len) == 0)
+            return true;
+        if (*end == '\0')
+            return false;
+        allowed = end + 1;
+    }
+}
+
+static int check_text(troupe_options_t *options, const struct option *option,
+                      const char *value)
+{
+    const char **field = field_of(options, option);
+    char *copy = NULL;
+
+    if (value != NULL && !is_allowed(option->allowed, value))
+        return refuse(option, value);
+    if (value != NULL && (copy = strdup(value)) == NULL)
+        return TROUPE_ENOMEM;
+    *field = copy;
+    return 0;
+}
+
+static int resolve_one(troupe_options_t *options, const struct option *option)
+{
+    char name[VARIABLE_BYTES_MAX];
+    char shown[32];
+    const char *value;
+    int64_t number;
+
+    variable_of(option, name);
+    value = getenv(name);
+    if (option->kind == KIND_TEXT)
+        return check_text(options, option,
+                          value != NULL
+                              ? value
+                              : *(const char **)field_of(options, option));
+    if (value != NULL && !parse_number(value, &number))
+        return refuse(option, value);
+    if (value == NULL)
+        number = get_number(options, option);
+    if (number < option->min || number > option->max) {
+        snprintf(shown, sizeof(shown), "%lld", (long long)number);
+        return refuse(option, value != NULL ? value : shown);
+    }
+    set_number(options, option, number);
+    return 0;
+}
+
+/* A misspelt variable would otherwise do nothing, in silence. */
+static void warn_of_unknown_variables(void)
+{
+    extern char **environ;
+
+    for (char **entry = environ; *entry != NULL; entry++) {
+        size_t len = strcspn(*entry, "=");
+        bool known = false;
+
+        if (strncmp(*entry, VARIABLE_PREFIX, strlen(VARIABLE_PREFIX)) != 0)
+            continue;
+        for (size_t i = 0; i < tri_array_len(options_table); i++) {
+            char name[VARIABLE_BYTES_MAX];
+
+            variable_of(&options_table[i], name);
+            known |= strlen(name) == len && memcmp(name, *entry, len) == 0;
+        }
+        if (!known)
+            tri_warn("there is no option %.*s", (int)len, *entry);
+    }
+}
+
+int tri_options_resolve(troupe_options_t *options)
+{
+    int first_rc = 0;
+
+    /* All texts become copies before anything can return early. */
+    for (size_t i = 0; i < tri_array_len(options_table); i++) {
+        int rc = resolve_one(options, &options_table[i]);
+
+        if (rc != 0 && options_table[i].kind == KIND_TEXT)
+            *(const char **)field_of(options, &options_table[i]) = NULL;
+        if (first_rc == 0)
+            first_rc = rc;
+    }
+    if (first_rc != 0)
+        tri_options_fini(options);
+    else
+        warn_of_unknown_variables();
+    return first_rc;
+}
+
+void tri_options_fini(troupe_options_t *options)
+{
+    for (size_t i = 0; i < tri_array_len(options_table); i++) {
+        const char **field = field_of(options, &options_table[i]);
+
+        if (options_table[i].kind != KIND_TEXT)
+            continue;
+        free((char *)(uintptr_t)*field);
+        *field = NULL;
+    }
+}
+
+void troupe_options_init(troupe_options_t *options)
+{
+    memset(options, 0, sizeof(*options));
+    for (size_t i = 0; i < tri_array_len(options_table); i++) {
+        const struct option *option = &options_table[i];
+        int64_t number;
+
+        if (option->kind == KIND_TEXT)
+            *(const char **)field_of(options, option) = option->initial;
+        else if (parse_number(option->initial, &number))
+            set_number(options, option, number);
+    }
+}
+
+void troupe_options_help(FILE *stream)
+{
+    for (size_t i = 0; i < tri_array_len(options_table); i++) {
+        const struct option *option = &options_table[i];
+        char name[VARIABLE_BYTES_MAX];
+
+        variable_of(option, name);
+        fprintf(stream, "%-24s %s\n%24s default %s", name, option->help, "",
+                option->initial != NULL ? option->initial : "none");
+        if (option->kind != KIND_TEXT)
+            fprintf(stream, ", %lld to %lld\n", (long long)option->min,
+                    (long long)option->max);
+        else
+            fprintf(stream, "%s%s\n", option->allowed != NULL ? ", " : "",
+                    option->allowed != NULL ? option->allowed : "");
+    }
+}

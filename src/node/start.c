@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Starting a node. Everything that can fail on one rank alone is followed by
+ * an agreement, so that no rank waits for another that has given up.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "message/pool.h"
+#include "mpi/requests.h"
+#include "node/node.h"
+#include "node/options.h"
+#include "os/signals.h"
+
+/* Binaries that disagree on this do not understand each other's records. */
+#define INTERFACE_VERSION 1u
+#define SPIN_US 20u
+/* With more ranks than cores, yielding lets the sender run; see
+ * doc/performance.md. */
+#define YIELDS 50u
+#define YIELDS_CROWDED 200u
+
+troupe_t *_Atomic tri_node_running;
+
+/* --- steps --------------------------------------------------------------------- */
+
+static enum tri_log_level log_level_of(const char *text)
+{
+    static const char *const names[] = { "error", "warn", "info", "debug" };
+
+    for (size_t i = 0; i < tri_array_len(names); i++)
+        if (strcmp(text, names[i]) == 0)
+            return (enum tri_log_level)i;
+    return TRI_LOG_WARN;
+}
+
+static uint64_t random_id(void)
+{
+    uint64_t id = 0;
+
+    while (id == 0)
+        if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+            id = tri_mix64(tri_now_ns() ^ ((uint64_t)getpid() << 32));
+    return id;
+}
+
+static int agree(troupe_t *troupe, int rc)
+{
+    int all = rc;
+
+    if (troupe->job != NULL)
+        all = tri_job_agree(troupe->job, rc);
+    if (rc == 0 && all != 0)
+        tri_error("another rank could not start: %s", troupe_strerror(all));
+    return rc != 0 ? rc : all;
+}
+
+static int gather(troupe_t *troupe, const void *own, void *all, size_t bytes)
+{
+    if (troupe->job != NULL)
+        return tri_job_allgather(troupe->job, own, all, bytes);
+    memcpy(all, own, bytes);
+    return 0;
+}
+
+static int prepare(troupe_t *troupe, const troupe_options_t *options)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    int rc;
+
+    if (options != NULL)
+        runtime->options = *options;
+    else
+        troupe_options_init(&runtime->options);
+    rc = tri_options_resolve(&runtime->options);
+    if (rc != 0) {
+        memset(&runtime->options, 0, sizeof(runtime->options));
+        return rc;
+    }
+    tri_log_init(log_level_of(runtime->options.log),
+                 runtime->size > 1 ? runtime->rank : -1);
+    tri_signals_undo_foreign();
+    tri_signals_ignore_pipe();
+    tri_pool_init(runtime->options.memory_bytes_max);
+    troupe->cards = calloc((size_t)runtime->size, sizeof(*troupe->cards));
+    if (troupe->cards == NULL)
+        return TROUPE_ENOMEM;
+    rc = tri_topology_read(&troupe->topology);
+    if (rc == 0)
+        rc = tri_bell_init(&runtime->bell);
+    troupe->bell_open = rc == 0;
+    return rc;
+}
+
+static int exchange_cards(troupe_t *troupe)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    struct tri_card own = {
+        .node = runtime->node,
+        .host = troupe->topology.host,
+        .nonce = random_id(),
+        .interface = INTERFACE_VERSION,
+        .cores = troupe->topology.bound,
+    };
+    int rc = gather(troupe, &own, troupe->cards, sizeof(own));
+
+    for (int i = 0; rc == 0 && i < runtime->size; i++) {
+        troupe->host_ranks += troupe->cards[i].host == own.host;
+        if (troupe->cards[i].interface != own.interface) {
+            tri_error("rank %d runs another version of troupe", i);
+            rc = TROUPE_EPROTO;
+        }
+    }
+    return rc;
+}
+
+static bool is_same_host(const troupe_t *troupe, int rank)
+{
+    return troupe->cards[rank].host == troupe->topology.host;
+}
+
+static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
+                          struct tri_transport **transport_p)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    struct tri_transport_config config = {
+        .node = runtime->node,
+        .job_nonce = troupe->cards[0].nonce,
+        .peers_max = ops == &tri_transport_ring ? troupe->host_ranks - 1
+                                                : (uint32_t)runtime->size - 1,
+        .bell = &runtime->bell,
+        .provider = runtime->options.provider,
+        .interface = runtime->options.interface,
+        .events = tri_link_transport_events(&runtime->link),
+    };
+    int rc = ops->open(&config, transport_p);
+
+    if (rc == 0)
+        tri_link_add_transport(&runtime->link, *transport_p);
+    return rc;
+}
+
+/* Opens what the option and the places of the ranks ask for. */
+static int open_transports(troupe_t *troupe, struct tri_transport **ring_p,
+                           struct tri_transport **fabric_p)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    bool want_ring = strcmp(runtime->options.transport, "fabric") != 0;
+    bool want_fabric = strcmp(runtime->options.transport, "ring") != 0;
+    bool all_here = troupe->host_ranks == (uint32_t)runtime->size;
+    int rc = 0;
+
+    if (!want_fabric && !all_here) {
+        tri_error("option transport is \"ring\", but not all ranks are on "
+                  "this host");
+        return TROUPE_ETRANSPORT;
+    }
+    if (runtime->size == 1)
+        return 0;
+    if (want_ring && troupe->host_ranks > 1)
+        rc = open_transport(troupe, &tri_transport_ring, ring_p);
+    if (rc == 0 && (!want_ring || !all_here))
+        rc = open_transport(troupe, &tri_transport_fabric, fabric_p);
+    return rc;
+}
+
+static int open_link(troupe_t *troupe)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    struct tri_link_config config = {
+        .node = runtime->node,
+        .peers_len = (uint32_t)runtime->size,
+        .outbox_bytes_max = runtime->options.outbox_bytes_max,
+        .message_bytes_max = runtime->options.message_bytes_max,
+        .events = tri_delivery_link_events(runtime),
+    };
+    int rc = tri_link_init(&runtime->link, &config);
+
+    troupe->link_open = rc == 0;
+    return rc;
+}
+
+static void set_peers(troupe_t *troupe, const struct tri_addresses *all,
+                      struct tri_transport *ring, struct tri_transport *fabric)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+
+    for (int i = 0; i < runtime->size; i++) {
+        bool by_ring = ring != NULL && is_same_host(troupe, i);
+
+        if (i != runtime->rank)
+            tri_link_set_peer(&runtime->link, i, troupe->cards[i].node,
+                              by_ring ? ring : fabric,
+                              by_ring ? &all[i].ring : &all[i].fabric);
+    }
+}
+
+static int connect_job(troupe_t *troupe)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    struct tri_transport *ring = NULL, *fabric = NULL;
+    struct tri_addresses own = { .ring.bytes = 0, .fabric.bytes = 0 };
+    struct tri_addresses *all = calloc((size_t)runtime->size, sizeof(*all));
+    int rc = all != NULL ? open_link(troupe) : TROUPE_ENOMEM;
+
+    if (rc == 0)
+        rc = open_transports(troupe, &ring, &fabric);
+    if (ring != NULL)
+        ring->ops->address(ring, &own.ring);
+    if (fabric != NULL)
+        fabric->ops->address(fabric, &own.fabric);
+    rc = agree(troupe, rc);
+    if (rc == 0)
+        rc = gather(troupe, &own, all, sizeof(own));
+    if (rc == 0)
+        set_peers(troupe, all, ring, fabric);
+    free(all);
+    return rc;
+}
+
+static int open_actors(troupe_t *troupe)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    troupe_options_t *options = &runtime->options;
+    struct tri_asks_events events = tri_delivery_asks_events(runtime);
+    int rc = tri_actor_table_init(&runtime->actors, options->actors_max);
+
+    if (rc != 0)
+        return rc;
+    rc = tri_asks_init(&runtime->asks, options->asks_max, &events);
+    if (rc == 0)
+        rc = tri_names_init(&runtime->names);
+    if (rc == 0)
+        rc = tri_dead_letters_init(&runtime->dead_letters,
+                                   options->dead_letters_max);
+    troupe->actors_open = true;
+    return rc;
+}
+
+static uint32_t workers_of(const troupe_t *troupe)
+{
+    const struct tri_runtime *runtime = &troupe->runtime;
+    struct tri_coreset *cores;
+    uint32_t n = 0, workers;
+
+    if (runtime->options.workers >= 0)
+        return (uint32_t)runtime->options.workers;
+    cores = calloc(troupe->host_ranks, sizeof(*cores));
+    if (cores == NULL)
+        return 1;
+    for (int i = 0; i < runtime->size; i++)
+        if (is_same_host(troupe, i))
+            cores[n++] = troupe->cards[i].cores;
+    workers = tri_topology_workers(&troupe->topology.bound, cores, n);
+    free(cores);
+    return workers;
+}
+
+static int open_scheduler(troupe_t *troupe)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    bool crowded = (long)troupe->host_ranks > cores;
+    struct tri_scheduler_config config = {
+        .workers_len = workers_of(troupe),
+        .spin_us = crowded ? 0 : SPIN_US,
+        .yields = crowded ? YIELDS_CROWDED : YIELDS,
+    };
+    int rc;
+
+    if (runtime->options.spin_us >= 0)
+        config.spin_us = (uint32_t)runtime->options.spin_us;
+    rc = tri_scheduler_init(&runtime->scheduler, runtime, &config);
+    troupe->scheduler_open = rc == 0;
+    if (rc == 0)
+        rc = tri_scheduler_start(&runtime->scheduler);
+    return rc;
+}
+
+/* --- start ------------------------------------------------------------------------ */
+
+static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    int rc;
+
+    runtime->context_kind = TRI_CONTEXT_NODE;
+    runtime->starter = pthread_self();
+    runtime->node = random_id();
+    runtime->rank = troupe->job != NULL ? tri_job_rank(troupe->job) : 0;
+    runtime->size = troupe->job != NULL ? tri_job_size(troupe->job) : 1;
+    rc = agree(troupe, prepare(troupe, options));
+    if (rc == 0)
+        rc = agree(troupe, exchange_cards(troupe));
+    if (rc == 0)
+        rc = connect_job(troupe);
+    if (rc == 0)
+        rc = open_actors(troupe);
+    if (rc == 0)
+        rc = open_scheduler(troupe);
+    return rc;
+}
+
+int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
+                   const void *comm)
+{
+    troupe_t *none = NULL;
+    troupe_t *troupe;
+    int rc;
+
+    if (troupe_p == NULL)
+        return TROUPE_EINVAL;
+    troupe = aligned_alloc(TRI_CACHE_LINE,
+                           tri_align_up(sizeof(*troupe), TRI_CACHE_LINE));
+    if (troupe == NULL)
+        return TROUPE_ENOMEM;
+    memset(troupe, 0, sizeof(*troupe));
+    if (!atomic_compare_exchange_strong(&tri_node_running, &none, troupe)) {
+        tri_error("this process has started a node already");
+        free(troupe);
+        return TROUPE_EINVAL;
+    }
+    rc = tri_job_open(comm, &troupe->job);
+    if (rc == 0) {
+        rc = start_in_job(troupe, options);
+        /* Nobody sends before all can receive. */
+        rc = agree(troupe, rc);
+    }
+    if (rc != 0) {
+        if (troupe->scheduler_open)
+            tri_scheduler_stop(&troupe->runtime.scheduler, TRI_NS_NEVER);
+        tri_node_free(troupe, true);
+        return rc;
+    }
+    tri_info("node %016llx: rank %d of %d, %u workers",
+             (unsigned long long)troupe->runtime.node, troupe->runtime.rank,
+             troupe->runtime.size, troupe->runtime.scheduler.workers_len);
+    *troupe_p = troupe;
+    return 0;
+}
+
+void tri_node_free(troupe_t *troupe, bool whole)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+
+    tri_requests_fini(runtime);
+    if (troupe->scheduler_open)
+        tri_scheduler_fini(&runtime->scheduler);
+    if (troupe->link_open)
+        tri_link_fini(&runtime->link);
+    if (troupe->actors_open) {
+        tri_actor_table_fini(&runtime->actors);
+        tri_asks_fini(&runtime->asks);
+        tri_names_fini(&runtime->names);
+        tri_dead_letters_fini(&runtime->dead_letters);
+    }
+    if (troupe->bell_open)
+        tri_bell_fini(&runtime->bell);
+    tri_options_fini(&runtime->options);
+    tri_job_close(troupe->job, whole);
+    tri_pool_thread_fini();
+    free(troupe->cards);
+    free(troupe);
+    atomic_store(&tri_node_running, NULL);
+}
+
+int troupe_start(troupe_t **troupe_p, const troupe_options_t *options)
+{
+    return tri_node_start(troupe_p, options, NULL);
+}
+
+/* Declared in troupe/mpi.h, which needs <mpi.h>; this file does not. */
+int troupe_start_mpi_(troupe_t **troupe_p, const troupe_options_t *options,
+                      const void *comm);
+
+int troupe_start_mpi_(troupe_t **troupe_p, const troupe_options_t *options,
+                      const void *comm)
+{
+    return comm != NULL ? tri_node_start(troupe_p, options, comm)
+                        : TROUPE_EINVAL;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Stopping a node, in steps, each bounded by what is left of the deadline:
+ *   1. quiet: all ranks' messages are delivered and handled (quiesce_core.h);
+ *      actors that keep themselves busy are not waited for longer than half
+ *      the time;
+ *   2. all actors stop, here;
+ *   3. the threads end;
+ *   4. all ranks have come here, so nobody takes an exit for a death.
+ * When a rank has died, the steps that need all ranks are left out.
+ */
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "group/quiesce_core.h"
+#include "message/pool.h"
+#include "node/node.h"
+
+enum { SUM_SENT, SUM_RECEIVED, SUM_GIVEN_UP, SUM_RANKS };
+
+struct stop {
+    troupe_t *troupe;
+    uint64_t deadline_ns;
+    uint64_t quiet_deadline_ns;
+    struct tri_quiesce quiesce;
+    bool sum_pending; /* a sum was started and has not come back */
+    bool failed;      /* MPI is not to be used any more */
+    bool gave_up;     /* some rank did */
+};
+
+static bool has_lost_ranks(const troupe_t *troupe)
+{
+    const struct tri_runtime *runtime = &troupe->runtime;
+
+    for (int i = 0; i < runtime->size; i++)
+        if (i != runtime->rank && tri_peer_is_dead(&runtime->link.peers[i]))
+            return true;
+    return false;
+}
+
+/* --- 1. quiet ------------------------------------------------------------------- */
+
+static bool is_quiet_here(struct tri_runtime *runtime)
+{
+    return tri_scheduler_is_quiet(&runtime->scheduler) &&
+           !tri_link_census(&runtime->link).waiting;
+}
+
+static void start_round(struct stop *stop, bool give_up)
+{
+    struct tri_link_census census = tri_link_census(
+        &stop->troupe->runtime.link);
+    int64_t in[TRI_JOB_SUMS] = {
+        [SUM_SENT] = (int64_t)census.sent,
+        [SUM_RECEIVED] = (int64_t)census.received,
+        [SUM_GIVEN_UP] = give_up,
+        [SUM_RANKS] = 1,
+    };
+
+    stop->failed = tri_job_sum_start(stop->troupe->job, in) != 0;
+    stop->sum_pending = !stop->failed;
+}
+
+/* True when step 1 is over. Runs on the starting thread while it serves. */
+static bool advance_quiet(void *arg)
+{
+    struct stop *stop = arg;
+    int64_t out[TRI_JOB_SUMS];
+    bool late = tri_now_ns() >= stop->quiet_deadline_ns;
+
+    if (stop->failed || has_lost_ranks(stop->troupe))
+        return true;
+    if (!stop->sum_pending) {
+        if (!late && !is_quiet_here(&stop->troupe->runtime))
+            return false;
+        start_round(stop, late);
+        return stop->failed;
+    }
+    if (!tri_job_sum_test(stop->troupe->job, out))
+        return false;
+    stop->sum_pending = false;
+    stop->gave_up = out[SUM_GIVEN_UP] > 0;
+    return stop->gave_up || tri_quiesce_round(&stop->quiesce, out[SUM_SENT],
+                                              out[SUM_RECEIVED]);
+}
+
+static bool is_quiet_alone(void *arg)
+{
+    struct stop *stop = arg;
+
+    return is_quiet_here(&stop->troupe->runtime);
+}
+
+/* Serves in short naps, since nothing wakes this thread for MPI or quiet. */
+static int wait_in_naps(struct stop *stop, struct tri_seat *seat,
+                        bool (*done)(void *arg), uint64_t deadline_ns)
+{
+    int rc;
+
+    do {
+        uint64_t nap_ns = tri_min(tri_now_ns() + TRI_NS_PER_MS, deadline_ns);
+
+        rc = tri_wait(seat, done, stop, nap_ns);
+    } while (rc != 0 && tri_now_ns() < deadline_ns);
+    return rc;
+}
+
+static void become_quiet(struct stop *stop, struct tri_seat *seat)
+{
+    bool all = stop->troupe->job != NULL && stop->troupe->runtime.size > 1;
+
+    if (all)
+        wait_in_naps(stop, seat, advance_quiet, stop->deadline_ns);
+    if (!all || has_lost_ranks(stop->troupe))
+        wait_in_naps(stop, seat, is_quiet_alone, stop->quiet_deadline_ns);
+    if (stop->sum_pending || has_lost_ranks(stop->troupe))
+        stop->failed = true;
+}
+
+/* --- 2. actors --------------------------------------------------------------------- */
+
+static void stop_owned(struct tri_runtime *runtime, struct tri_actor *actor,
+                       struct tri_worker *guest)
+{
+    if (actor->actor_class != NULL)
+        actor->stopping = true;
+    /* ends in this turn, or is only sorted out */
+    if (tri_actor_run(guest->self, actor))
+        tri_schedule(&runtime->scheduler, actor);
+}
+
+static void send_stop(struct tri_runtime *runtime, uint32_t slot,
+                      uint32_t generation)
+{
+    struct tri_message *message = tri_message_alloc(0);
+
+    if (message == NULL)
+        return; /* the next round tries again */
+    message->kind = TRI_STOP;
+    message->slot = slot;
+    message->generation = generation;
+    if (tri_deliver(runtime, message, false) != 0)
+        tri_message_free(message);
+}
+
+/* Idle actors are stopped here and now; busy ones are told. */
+static void stop_actors(struct tri_runtime *runtime, struct tri_seat *seat)
+{
+    uint32_t len = tri_actor_table_len(&runtime->actors);
+
+    for (uint32_t slot = 1; slot <= len; slot++) {
+        struct tri_actor *actor = tri_actor_table_cell(&runtime->actors, slot);
+        uint32_t generation = atomic_load(&actor->generation);
+
+        if ((generation & 1) == 0)
+            continue;
+        if (tri_mailbox_claim(&actor->mailbox))
+            stop_owned(runtime, actor, seat->guest);
+        else
+            send_stop(runtime, slot, generation);
+    }
+}
+
+static bool has_no_actors(void *arg)
+{
+    struct stop *stop = arg;
+
+    return atomic_load(&stop->troupe->runtime.actors.alive) == 0;
+}
+
+static int end_actors(struct stop *stop, struct tri_seat *seat)
+{
+    struct tri_runtime *runtime = &stop->troupe->runtime;
+
+    atomic_store(&runtime->stopping, 1);
+    stop_actors(runtime, seat);
+    if (wait_in_naps(stop, seat, has_no_actors, stop->deadline_ns) == 0)
+        return 0;
+    tri_error("%u actors did not stop in time",
+              atomic_load(&runtime->actors.alive));
+    return TROUPE_ETIMEDOUT;
+}
+
+/* --- 4. together ------------------------------------------------------------------- */
+
+/* Without threads and without serving: nobody sends any more. */
+static void leave_together(struct stop *stop)
+{
+    int64_t sums[TRI_JOB_SUMS] = { [SUM_RANKS] = 1 };
+
+    if (stop->troupe->job == NULL || stop->failed ||
+        tri_job_sum_start(stop->troupe->job, sums) != 0)
+        return;
+    stop->failed = true; /* unless it comes back */
+    while (tri_now_ns() < stop->deadline_ns) {
+        if (tri_job_sum_test(stop->troupe->job, sums)) {
+            stop->failed = false;
+            return;
+        }
+        sched_yield();
+    }
+    tri_error("not all ranks came to troupe_stop in time");
+}
+
+/* --- stop --------------------------------------------------------------------------- */
+
+int troupe_stop(troupe_t **troupe_p)
+{
+    troupe_t *troupe = troupe_p != NULL ? *troupe_p : NULL;
+    struct stop stop = { .troupe = troupe };
+    struct tri_seat seat;
+    uint64_t timeout_ns;
+    int rc;
+
+    if (troupe == NULL)
+        return TROUPE_EINVAL;
+    if (tri_worker_current() != NULL ||
+        !pthread_equal(pthread_self(), troupe->runtime.starter) ||
+        !tri_seat_take(&troupe->runtime, &seat))
+        return TROUPE_ECONTEXT;
+    timeout_ns = troupe->runtime.options.stop_timeout_ms * TRI_NS_PER_MS;
+    stop.deadline_ns = tri_now_ns() + timeout_ns;
+    stop.quiet_deadline_ns = stop.deadline_ns - timeout_ns / 2;
+    *troupe_p = NULL;
+    become_quiet(&stop, &seat);
+    rc = end_actors(&stop, &seat);
+    tri_seat_leave(&seat);
+    if (tri_scheduler_stop(&troupe->runtime.scheduler,
+                           tri_now_ns() + TRI_NS_PER_MS * 100) != 0) {
+        /* A thread still runs in there: its memory cannot be given back. */
+        atomic_store(&tri_node_running, NULL);
+        return TROUPE_ETIMEDOUT;
+    }
+    leave_together(&stop);
+    tri_node_free(troupe, !stop.failed);
+    return rc;
+}
