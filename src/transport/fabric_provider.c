@@ -19,7 +19,7 @@
 #include "base/log.h"
 
 #define LIST_BYTES_MAX 320
-#define API_VERSION FI_VERSION(1, 14)
+#define API_VERSION FI_VERSION(1, 9) /* the least that configure takes */
 
 /* --- settings of ofi_rxm ------------------------------------------------- */
 
