@@ -5,9 +5,10 @@
  * (ring_queue.h) for each ordered pair of nodes that talks, made by the sender
  * at its first connect, and a doorbell for each node.
  *
- * Memory: an inbound segment takes SHARE = 8 MiB / peers_max, but at least
- * 32 KiB, at most 388 KiB, so that the segments of a node's senders together
- * stay within max(8 MiB, peers_max * 32 KiB). Pages count when first written.
+ * Memory: an inbound segment takes at most 8 MiB / peers_max (rounded up to a
+ * power of two), but at least 28 KiB and at most 388 KiB, so that the segments
+ * of all who send to a node stay within max(8 MiB, peers_max * 28 KiB). Pages
+ * count when first written.
  *
  *     peers_max     lines   slots       record payload   segment
  *     up to 16    128 KiB   8 x 32 KiB          32 KiB   388 KiB
@@ -163,7 +164,7 @@ fail_channel:
 /* Tells the peer's poller that there is something. */
 static inline void ring_bell(struct ring_channel *channel)
 {
-    /* Pairs with the release store in handle_welcome. */
+    /* Pairs with the release store in handle_welcome_locked. */
     struct tri_bell *bell =
         atomic_load_explicit(&channel->bell, memory_order_acquire);
 
@@ -403,7 +404,7 @@ static unsigned ring_poll(struct tri_transport *transport, unsigned budget)
 
     for (unsigned i = 0; i < count && n < budget; i++) {
         unsigned slot = ring->turn < count ? ring->turn : 0;
-        /* Pairs with the release store of add_in_locked. */
+        /* Pairs with the release store of show_in_locked. */
         struct ring_in *in =
             atomic_load_explicit(&ring->ins[slot], memory_order_acquire);
 
@@ -466,7 +467,6 @@ static void ring_close(struct tri_transport *transport)
 {
     struct ring *ring = ring_of(transport);
 
-    ring_hang_up(ring);
     pthread_mutex_lock(&ring->lock);
     while (ring->channels) {
         struct ring_channel *channel = ring->channels;
@@ -478,6 +478,7 @@ static void ring_close(struct tri_transport *transport)
     for (unsigned i = 0; i < ring->ins_max; i++)
         while (atomic_load(&ring->ins[i]))
             drop_in(ring, i, atomic_load(&ring->ins[i]));
+    ring_hang_up(ring);
     assert(!ring->peers);
     pthread_mutex_destroy(&ring->lock);
     free(ring->ins);

@@ -3,8 +3,8 @@
 #define TRI_RING_H
 
 /*
- * The inside of the ring transport, shared by ring.c (channels, polling) and
- * ring_connect.c (handshakes, deaths; the control call).
+ * The inside of the ring transport, shared by ring.c (channels, polling),
+ * ring_peer.c (who is there, deaths) and ring_connect.c (handshakes).
  *
  * Who may touch what: `lock` guards the lists and everything that no other
  * rule names. A channel's tx belongs to the caller who holds the link's lock
@@ -16,6 +16,7 @@
  */
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "os/bell.h"
 #include "transport/ring_queue.h"
@@ -89,7 +90,43 @@ struct ring {
     uint64_t watches; /* numbers given */
     int epoll_fd;
     int listen_fd;
+    bool deaf; /* the listener is off until a descriptor is free */
 };
+
+/* ring_peer.c */
+
+/* The listener's number in the epoll set; others begin at 1. */
+#define RING_LISTENER 0
+
+int ring_watch(struct ring *ring, int fd, uint64_t number);
+
+/* Closing alone would leave it watched while a forked child has a copy. */
+void ring_unwatch_close(struct ring *ring, int fd);
+
+/* A descriptor was closed: who could not be accepted may be by now. */
+void ring_listen_again_locked(struct ring *ring);
+
+/*
+ * The peer at the other end of the socket, held; NULL: out of memory. A
+ * process that has ended gives a dead peer, for what it has left us.
+ */
+struct ring_peer *ring_peer_hold_locked(struct ring *ring, uint64_t node,
+                                        int socket, pid_t pid);
+void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer);
+
+/* Takes over the descriptors of a peer's bell, or closes them. */
+int ring_peer_take_bell_locked(struct ring_peer *peer, int page_fd,
+                               int event_fd);
+
+/* Ends everything with a peer whose process is gone, save what it wrote. */
+void ring_peer_died_locked(struct ring *ring, struct ring_peer *peer);
+
+/* Its pidfd says that it has ended. Unlocks while it raises `lost`. */
+void ring_peer_end_locked(struct ring *ring, struct ring_peer *peer);
+
+/* Raises `lost`, and has poll look after what is left. Without the lock. */
+void ring_tell_lost(struct ring *ring, uint64_t node,
+                    enum tri_evidence evidence);
 
 /* ring_connect.c */
 
@@ -102,8 +139,6 @@ int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel,
               int segment_fd);
 
 void ring_control(struct tri_transport *transport);
-
-void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer);
 
 /* Closes all handshakes, listener and epoll set. */
 void ring_hang_up(struct ring *ring);

@@ -46,7 +46,6 @@
 /* Inbound rings of one peer: its current one, and those it disconnected that
  * poll has not drained. */
 #define INS_OF_PEER_MAX 4
-#define LISTENER 0 /* the listener's number; others begin at 1 */
 
 struct greeting {
     uint64_t magic;
@@ -69,16 +68,6 @@ static socklen_t socket_name(uint64_t node, struct sockaddr_un *name)
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
-static int watch(struct ring *ring, int fd, uint64_t number)
-{
-    struct epoll_event event = { .events = EPOLLIN, .data.u64 = number };
-
-    if (epoll_ctl(ring->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
-        return 0;
-    tri_error("ring: epoll: %m");
-    return TROUPE_ESYSTEM;
-}
-
 int ring_listen(struct ring *ring)
 {
     struct sockaddr_un name;
@@ -95,7 +84,7 @@ int ring_listen(struct ring *ring)
     ring->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (ring->epoll_fd < 0)
         goto fail_listener;
-    if (watch(ring, ring->listen_fd, LISTENER) == 0)
+    if (ring_watch(ring, ring->listen_fd, RING_LISTENER) == 0)
         return 0;
 
     close(ring->epoll_fd);
@@ -106,118 +95,6 @@ fail:
     return TROUPE_ESYSTEM;
 }
 
-/* ---- peers ---- */
-
-static struct ring_peer *peer_find_locked(struct ring *ring, uint64_t node)
-{
-    struct ring_peer *peer = ring->peers;
-
-    while (peer && peer->node != node)
-        peer = peer->next;
-    return peer;
-}
-
-/*
- * The peer at the other end of the socket, held. A process that ended gives a
- * dead peer, for what it has left us.
- */
-static struct ring_peer *peer_hold_locked(struct ring *ring, uint64_t node,
-                                          int socket, pid_t pid)
-{
-    struct ring_peer *peer = peer_find_locked(ring, node);
-    int error;
-
-    if (!peer) {
-        peer = calloc(1, sizeof(*peer));
-        if (!peer)
-            return NULL;
-        peer->node = node;
-        peer->pidfd = -1;
-        error = tri_process_watch(socket, pid, &peer->pidfd);
-        peer->dead = error == TROUPE_ENODE;
-        peer->watch = ++ring->watches;
-        if (!error && watch(ring, peer->pidfd, peer->watch)) {
-            close(peer->pidfd);
-            peer->pidfd = -1;
-        }
-        peer->next = ring->peers;
-        ring->peers = peer;
-    }
-    peer->refs++;
-    return peer;
-}
-
-void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer)
-{
-    struct ring_peer **link = &ring->peers;
-
-    assert(peer->refs > 0);
-    if (--peer->refs > 0)
-        return;
-    assert(!peer->first_in);
-    while (*link != peer)
-        link = &(*link)->next;
-    *link = peer->next;
-    if (peer->pidfd >= 0)
-        close(peer->pidfd);
-    if (peer->has_bell)
-        tri_bell_fini(&peer->bell);
-    free(peer);
-}
-
-/* Takes over the descriptors of a peer's bell, or closes them. */
-static int peer_take_bell_locked(struct ring_peer *peer, int page_fd,
-                                 int event_fd)
-{
-    int error = 0;
-
-    if (!peer->has_bell) {
-        error = tri_bell_attach(&peer->bell, page_fd, event_fd);
-        peer->has_bell = !error;
-        if (!error)
-            return 0;
-    }
-    close(page_fd);
-    close(event_fd);
-    return error;
-}
-
-/* Ends everything with a peer whose process is gone, save what it wrote. */
-static void peer_died_locked(struct ring *ring, struct ring_peer *peer)
-{
-    peer->dead = true;
-    if (peer->pidfd >= 0)
-        close(peer->pidfd); /* also leaves the epoll set */
-    peer->pidfd = -1;
-    for (struct ring_channel *c = ring->channels; c; c = c->next)
-        if (c->peer == peer)
-            atomic_store(&c->dead, true);
-    atomic_store(&ring->deaths, true);
-}
-
-static void tell_lost(struct ring *ring, uint64_t node,
-                      enum tri_evidence evidence)
-{
-    const struct tri_transport_events *events = &ring->config.events;
-
-    /* Poll has rings to end and writers to tell. */
-    tri_bell_ring_always(ring->config.bell);
-    events->lost(events->context, node, evidence);
-}
-
-static void handle_death(struct ring *ring, struct ring_peer *peer)
-{
-    uint64_t node = peer->node;
-
-    peer_died_locked(ring, peer);
-    pthread_mutex_unlock(&ring->lock);
-    tri_info("ring: the process of node %016" PRIx64 " has ended", node);
-    tell_lost(ring, node, TRI_EVIDENCE_PROOF);
-    pthread_mutex_lock(&ring->lock);
-}
-
-/* ---- handshakes ---- */
-
 static struct ring_shake *shake_add_locked(struct ring *ring, int fd)
 {
     struct ring_shake *shake = calloc(1, sizeof(*shake));
@@ -226,7 +103,7 @@ static struct ring_shake *shake_add_locked(struct ring *ring, int fd)
         return NULL;
     shake->fd = fd;
     shake->watch = ++ring->watches;
-    if (watch(ring, fd, shake->watch)) {
+    if (ring_watch(ring, fd, shake->watch)) {
         free(shake);
         return NULL;
     }
@@ -244,10 +121,11 @@ static void shake_drop_locked(struct ring *ring, struct ring_shake *shake)
         link = &(*link)->next;
     *link = shake->next;
     ring->shake_count--;
-    close(shake->fd);
+    ring_unwatch_close(ring, shake->fd);
     if (shake->peer)
         ring_peer_release_locked(ring, shake->peer);
     free(shake);
+    ring_listen_again_locked(ring);
 }
 
 /* A greeting of ours. */
@@ -312,7 +190,7 @@ static int call_locked(struct ring *ring, uint64_t node, pid_t pid,
     struct greeting hello;
 
     shake->node = node;
-    shake->peer = peer_hold_locked(ring, node, shake->fd, pid);
+    shake->peer = ring_peer_hold_locked(ring, node, shake->fd, pid);
     if (!shake->peer)
         return TROUPE_ENOMEM;
     if (shake->peer->dead)
@@ -362,8 +240,9 @@ int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel,
 }
 
 /* The answer to our hello. Unlocks while it raises events. */
-static void handle_welcome(struct ring *ring, struct ring_shake *shake,
-                           const struct greeting *welcome, const int *fds)
+static void handle_welcome_locked(struct ring *ring, struct ring_shake *shake,
+                                  const struct greeting *welcome,
+                                  const int *fds)
 {
     const struct tri_transport_events *events = &ring->config.events;
     struct ring_peer *peer = shake->peer;
@@ -375,7 +254,7 @@ static void handle_welcome(struct ring *ring, struct ring_shake *shake,
     if (reason) {
         close(fds[0]);
         close(fds[1]);
-    } else if (peer_take_bell_locked(peer, fds[0], fds[1])) {
+    } else if (ring_peer_take_bell_locked(peer, fds[0], fds[1])) {
         reason = "ring: not a bell";
     }
     if (!reason && shake->channel) {
@@ -394,7 +273,7 @@ static void handle_welcome(struct ring *ring, struct ring_shake *shake,
         return;
     pthread_mutex_unlock(&ring->lock);
     events->garbage(events->context, reason);
-    tell_lost(ring, node, TRI_EVIDENCE_STRONG);
+    ring_tell_lost(ring, node, TRI_EVIDENCE_STRONG);
     pthread_mutex_lock(&ring->lock);
 }
 
@@ -466,11 +345,11 @@ static int admit_locked(struct ring *ring, struct ring_shake *shake,
     int error = tri_process_of_socket(shake->fd, &pid, &uid);
 
     if (!error) {
-        shake->peer = peer_hold_locked(ring, hello->node, shake->fd, pid);
+        shake->peer = ring_peer_hold_locked(ring, hello->node, shake->fd, pid);
         error = shake->peer ? 0 : TROUPE_ENOMEM;
     }
     if (!error) {
-        error = peer_take_bell_locked(shake->peer, fds[1], fds[2]);
+        error = ring_peer_take_bell_locked(shake->peer, fds[1], fds[2]);
     } else {
         close(fds[1]);
         close(fds[2]);
@@ -481,7 +360,7 @@ static int admit_locked(struct ring *ring, struct ring_shake *shake,
     if (error)
         return error;
     if (shake->peer->dead) { /* died since: its last words are to be read */
-        peer_died_locked(ring, shake->peer);
+        ring_peer_died_locked(ring, shake->peer);
         return 0;
     }
     welcome = greet(ring, WELCOME, shake->peer);
@@ -493,8 +372,8 @@ static int admit_locked(struct ring *ring, struct ring_shake *shake,
 }
 
 /* Somebody calls. Unlocks while it raises events. */
-static void handle_hello(struct ring *ring, struct ring_shake *shake,
-                         const struct greeting *hello, const int *fds)
+static void handle_hello_locked(struct ring *ring, struct ring_shake *shake,
+                                const struct greeting *hello, const int *fds)
 {
     const struct tri_transport_events *events = &ring->config.events;
     const char *reason = fault(ring, hello, HELLO);
@@ -528,13 +407,13 @@ static void handle_hello(struct ring *ring, struct ring_shake *shake,
     if (!error) /* what was written before the welcome rang no bell */
         tri_bell_ring_always(ring->config.bell);
     if (dead)
-        tell_lost(ring, hello->node, TRI_EVIDENCE_PROOF);
+        ring_tell_lost(ring, hello->node, TRI_EVIDENCE_PROOF);
     pthread_mutex_lock(&ring->lock);
 }
 
 /* The other side closed the socket, or sent nonsense (then with a reason). */
-static void handle_end(struct ring *ring, struct ring_shake *shake,
-                       const char *reason)
+static void handle_end_locked(struct ring *ring, struct ring_shake *shake,
+                              const char *reason)
 {
     const struct tri_transport_events *events = &ring->config.events;
     struct ring_peer *peer = shake->peer;
@@ -545,17 +424,17 @@ static void handle_end(struct ring *ring, struct ring_shake *shake,
     if (refused && shake->channel)
         atomic_store(&shake->channel->dead, true);
     else if (lost)
-        peer_died_locked(ring, peer);
+        ring_peer_died_locked(ring, peer);
     shake_drop_locked(ring, shake);
     pthread_mutex_unlock(&ring->lock);
     if (reason)
         events->garbage(events->context, reason);
     if (lost)
-        tell_lost(ring, node, TRI_EVIDENCE_STRONG);
+        ring_tell_lost(ring, node, TRI_EVIDENCE_STRONG);
     pthread_mutex_lock(&ring->lock);
 }
 
-static void handle_socket(struct ring *ring, struct ring_shake *shake)
+static void handle_socket_locked(struct ring *ring, struct ring_shake *shake)
 {
     bool calls = shake->node != 0;
     struct greeting greeting;
@@ -566,20 +445,20 @@ static void handle_socket(struct ring *ring, struct ring_shake *shake)
     if (n == 0)
         return;
     if (n == TROUPE_EPROTO)
-        handle_end(ring, shake, "ring: malformed greeting");
+        handle_end_locked(ring, shake, "ring: malformed greeting");
     else if (n < 0)
-        handle_end(ring, shake, NULL);
+        handle_end_locked(ring, shake, NULL);
     else if (shake->answered) {
         for (int i = 0; i < (calls ? WELCOME_FDS : HELLO_FDS); i++)
             close(fds[i]);
-        handle_end(ring, shake, "ring: a second greeting");
+        handle_end_locked(ring, shake, "ring: a second greeting");
     } else if (calls)
-        handle_welcome(ring, shake, &greeting, fds);
+        handle_welcome_locked(ring, shake, &greeting, fds);
     else
-        handle_hello(ring, shake, &greeting, fds);
+        handle_hello_locked(ring, shake, &greeting, fds);
 }
 
-static void handle_caller(struct ring *ring)
+static void handle_caller_locked(struct ring *ring)
 {
     const struct tri_transport_events *events = &ring->config.events;
     unsigned shakes_max = 2 * ring->config.peers_max + 2;
@@ -589,8 +468,13 @@ static void handle_caller(struct ring *ring)
     uid_t uid;
 
     if (fd < 0) {
-        if (errno != EAGAIN && errno != ECONNABORTED)
-            tri_error("ring: accepting a peer: %m");
+        if (errno == EAGAIN || errno == ECONNABORTED)
+            return;
+        tri_error("ring: accepting a peer: %m");
+        /* Out of descriptors: the caller waits until we let go of one, and
+         * the control thread does not spin meanwhile. */
+        epoll_ctl(ring->epoll_fd, EPOLL_CTL_DEL, ring->listen_fd, NULL);
+        ring->deaf = true;
         return;
     }
     if (tri_process_of_socket(fd, &pid, &uid) || uid != geteuid()) {
@@ -606,20 +490,21 @@ static void handle_caller(struct ring *ring)
     }
 }
 
+/* Like all it calls: unlocks while it raises events, locks again. */
 static void handle_event_locked(struct ring *ring, uint64_t number)
 {
-    if (number == LISTENER) {
-        handle_caller(ring);
+    if (number == RING_LISTENER) {
+        handle_caller_locked(ring);
         return;
     }
     for (struct ring_shake *s = ring->shakes; s; s = s->next)
         if (s->watch == number) {
-            handle_socket(ring, s);
+            handle_socket_locked(ring, s);
             return;
         }
     for (struct ring_peer *p = ring->peers; p; p = p->next)
         if (p->watch == number && p->pidfd >= 0) {
-            handle_death(ring, p);
+            ring_peer_end_locked(ring, p);
             return;
         }
 }
