@@ -179,10 +179,15 @@ static void fid_close(struct fid *fid)
 static void fabric_close(struct tri_transport *transport)
 {
     struct fabric *fabric = (struct fabric *)transport;
+    struct fabric_channel *channel;
 
     if (fabric->ep)
         fid_close(&fabric->ep->fid);
-    tri_fabric_tx_fini(fabric);
+    while ((channel = TAILQ_FIRST(&fabric->channels)) != NULL) {
+        TAILQ_REMOVE(&fabric->channels, channel, all);
+        free(channel);
+    }
+    tri_fabric_pool_fini(fabric);
     tri_fabric_rx_fini(fabric);
     if (fabric->epoll_fd >= 0)
         close(fabric->epoll_fd);

@@ -5,7 +5,9 @@
 /*
  * The fabric transport's own parts:
  *     fabric_provider.c  chooses provider and interface, says what is usable
- *     fabric_tx.c        frames, channels, sending
+ *     fabric_pool.c      the frames that records are packed into
+ *     fabric_tx.c        channels, sending
+ *     fabric_events.c    what poll tells the link; the end of a channel
  *     fabric_rx.c        receive buffers, checking, delivery
  *     fabric.c           opens, closes, polls; the ops table
  *
@@ -223,13 +225,46 @@ uint64_t tri_fabric_send_due_locked(struct fabric *fabric);
 void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
                             bool failed);
 
+/* Takes a channel off the list of those with something to send. */
+void tri_fabric_sender_remove_queued(struct fabric *fabric,
+                                     struct fabric_channel *channel);
+
+static inline bool tri_fabric_broken(const struct fabric_channel *channel)
+{
+    /* Only says to stop trying: orders nothing. */
+    return atomic_load_explicit(&channel->broken, memory_order_relaxed);
+}
+
+/* --- fabric_pool.c; _queued: under queue_lock --- */
+
+/* Takes a frame for a channel, or NULL: `writable` will follow. */
+struct fabric_frame *tri_fabric_frame_take(struct fabric *fabric,
+                                           struct fabric_channel *channel);
+
+/* True when the channel's share of the frames is not used up. */
+bool tri_fabric_may_take_queued(const struct fabric *fabric,
+                                const struct fabric_channel *channel);
+
+/* Remembers that `writable` is owed. */
+void tri_fabric_wait_queued(struct fabric *fabric,
+                            struct fabric_channel *channel);
+
+void tri_fabric_frame_return_queued(struct fabric *fabric,
+                                    struct fabric_frame *frame);
+
+/* Returns the frames that wait to be sent. */
+void tri_fabric_ready_drop_queued(struct fabric *fabric,
+                                  struct fabric_channel *channel);
+
+void tri_fabric_pool_fini(struct fabric *fabric);
+
+/* --- fabric_events.c --- */
+
 /* Raises lost and writable, frees disconnected channels. From poll. */
 void tri_fabric_tx_events(struct fabric *fabric);
 
 /* True when tri_fabric_tx_events has something to do. */
 bool tri_fabric_tx_pending(struct fabric *fabric);
-
-void tri_fabric_tx_fini(struct fabric *fabric);
 
 /* --- fabric_rx.c --- */
 

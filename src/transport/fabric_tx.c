@@ -16,7 +16,6 @@
 #include "transport/fabric_internal.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -27,121 +26,6 @@ static struct fabric *channel_fabric(struct fabric_channel *channel)
     return (struct fabric *)channel->base.transport;
 }
 
-static bool channel_broken(const struct fabric_channel *channel)
-{
-    /* Only says to stop trying: orders nothing. */
-    return atomic_load_explicit(&channel->broken, memory_order_relaxed);
-}
-
-/* --- frame pool ---------------------------------------------------------- */
-
-static int pool_grow(struct fabric *fabric)
-{
-    struct fabric_slab *slab = calloc(1, sizeof(*slab));
-    size_t bytes = (size_t)FABRIC_SLAB_FRAMES * TRI_FRAME_BYTES_MAX;
-
-    if (!slab)
-        return TROUPE_ENOMEM;
-    slab->data = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (slab->data == MAP_FAILED)
-        goto free_slab;
-    if (tri_fabric_register(fabric, slab->data, bytes, FI_SEND, &slab->mr))
-        goto unmap;
-    tri_lock_acquire(&fabric->queue_lock);
-    SLIST_INSERT_HEAD(&fabric->slabs, slab, next);
-    for (unsigned i = 0; i < FABRIC_SLAB_FRAMES; i++) {
-        struct fabric_frame *frame = &slab->frames[i];
-
-        frame->op.kind = FABRIC_OP_SEND;
-        frame->data = slab->data + (size_t)i * TRI_FRAME_BYTES_MAX;
-        frame->descriptor = slab->mr ? fi_mr_desc(slab->mr) : NULL;
-        STAILQ_INSERT_TAIL(&fabric->free_frames, frame, next);
-    }
-    tri_lock_release(&fabric->queue_lock);
-    return 0;
-unmap:
-    munmap(slab->data, bytes);
-free_slab:
-    free(slab);
-    return TROUPE_ENOMEM;
-}
-
-static bool may_take_queued(const struct fabric *fabric,
-                            const struct fabric_channel *channel)
-{
-    return channel->frames_len < FABRIC_CHANNEL_FRAMES_OWN ||
-           (channel->frames_len < FABRIC_CHANNEL_FRAMES_MAX &&
-            fabric->shared_frames_len < FABRIC_SHARED_FRAMES_MAX);
-}
-
-/* Remembers that `writable` is owed. */
-static void wait_queued(struct fabric *fabric, struct fabric_channel *channel)
-{
-    if (channel->is_waiting)
-        return;
-    channel->is_waiting = true;
-    TAILQ_INSERT_TAIL(&fabric->waiting, channel, waiting);
-}
-
-/* Takes a frame for a channel, or NULL: `writable` will follow. */
-static struct fabric_frame *frame_take(struct fabric *fabric,
-                                       struct fabric_channel *channel)
-{
-    struct fabric_frame *frame = NULL;
-    bool may;
-
-    tri_lock_acquire(&fabric->queue_lock);
-    may = may_take_queued(fabric, channel);
-    if (may && STAILQ_EMPTY(&fabric->free_frames)) {
-        tri_lock_release(&fabric->queue_lock);
-        pool_grow(fabric); /* without success the list is still empty */
-        tri_lock_acquire(&fabric->queue_lock);
-        may = may_take_queued(fabric, channel);
-    }
-    if (may)
-        frame = STAILQ_FIRST(&fabric->free_frames);
-    if (frame) {
-        STAILQ_REMOVE_HEAD(&fabric->free_frames, next);
-        if (++channel->frames_len > FABRIC_CHANNEL_FRAMES_OWN)
-            fabric->shared_frames_len++;
-    } else {
-        channel->want_frame = true;
-        wait_queued(fabric, channel);
-    }
-    tri_lock_release(&fabric->queue_lock);
-    if (frame) {
-        frame->channel = channel;
-        frame->bytes = TRI_FRAME_HEADER_BYTES;
-        frame->records = 0;
-    }
-    return frame;
-}
-
-static void frame_return_queued(struct fabric *fabric,
-                                struct fabric_frame *frame)
-{
-    struct fabric_channel *channel = frame->channel;
-
-    assert(channel->frames_len > 0);
-    if (channel->frames_len-- > FABRIC_CHANNEL_FRAMES_OWN)
-        fabric->shared_frames_len--;
-    frame->channel = NULL;
-    STAILQ_INSERT_HEAD(&fabric->free_frames, frame, next);
-}
-
-static void ready_drop_queued(struct fabric *fabric,
-                              struct fabric_channel *channel)
-{
-    struct fabric_frame *frame;
-
-    while ((frame = STAILQ_FIRST(&channel->ready)) != NULL) {
-        STAILQ_REMOVE_HEAD(&channel->ready, next);
-        channel->outstanding_len--;
-        frame_return_queued(fabric, frame);
-    }
-}
-
 /* --- sending, under domain_lock ------------------------------------------ */
 
 static void channel_break(struct fabric *fabric,
@@ -149,7 +33,7 @@ static void channel_break(struct fabric *fabric,
 {
     atomic_store_explicit(&channel->broken, true, memory_order_relaxed);
     tri_lock_acquire(&fabric->queue_lock);
-    ready_drop_queued(fabric, channel);
+    tri_fabric_ready_drop_queued(fabric, channel);
     if (!channel->is_lost && !channel->is_closing && !channel->is_zombie) {
         channel->is_lost = true;
         TAILQ_INSERT_TAIL(&fabric->lost, channel, lost);
@@ -186,8 +70,8 @@ static bool channel_send_locked(struct fabric *fabric,
         ssize_t rc;
 
         tri_lock_acquire(&fabric->queue_lock);
-        if (channel->is_closing || channel_broken(channel))
-            ready_drop_queued(fabric, channel);
+        if (channel->is_closing || tri_fabric_broken(channel))
+            tri_fabric_ready_drop_queued(fabric, channel);
         frame = STAILQ_FIRST(&channel->ready);
         tri_lock_release(&fabric->queue_lock);
         if (!frame)
@@ -221,8 +105,8 @@ static void sender_add_queued(struct fabric *fabric,
     TAILQ_INSERT_TAIL(&fabric->senders, channel, sender);
 }
 
-static void sender_remove_queued(struct fabric *fabric,
-                                 struct fabric_channel *channel)
+void tri_fabric_sender_remove_queued(struct fabric *fabric,
+                                     struct fabric_channel *channel)
 {
     if (!channel->is_sender)
         return;
@@ -274,11 +158,12 @@ static void channel_kick(struct fabric *fabric, struct fabric_channel *channel)
     bool done = false;
 
     if (pthread_mutex_trylock(&fabric->domain_lock) == 0) {
-        done = channel_send_locked(fabric, channel) && !channel_broken(channel);
+        done = channel_send_locked(fabric, channel) &&
+               !tri_fabric_broken(channel);
         if (done) {
             tri_lock_acquire(&fabric->queue_lock);
             if (STAILQ_EMPTY(&channel->ready))
-                sender_remove_queued(fabric, channel);
+                tri_fabric_sender_remove_queued(fabric, channel);
             tri_lock_release(&fabric->queue_lock);
         }
         pthread_mutex_unlock(&fabric->domain_lock);
@@ -294,12 +179,12 @@ void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
     bool gone;
 
     channel->retry_at_ns = 0; /* there may be room now */
-    if (failed && !channel_broken(channel))
+    if (failed && !tri_fabric_broken(channel))
         channel_break(fabric, channel);
     tri_lock_acquire(&fabric->queue_lock);
     assert(channel->outstanding_len > 0);
     channel->outstanding_len--;
-    frame_return_queued(fabric, frame);
+    tri_fabric_frame_return_queued(fabric, frame);
     gone = channel->is_zombie && channel->frames_len == 0;
     if (gone)
         TAILQ_REMOVE(&fabric->channels, channel, all);
@@ -366,7 +251,7 @@ int tri_fabric_reserve(struct tri_channel *base, size_t bytes,
     struct fabric_frame *frame = channel->filling;
 
     assert(bytes <= TRI_FRAME_PAYLOAD_MAX);
-    if (channel_broken(channel))
+    if (tri_fabric_broken(channel))
         return TROUPE_ENODE;
     if (frame &&
         frame->bytes + tri_frame_record_bytes(bytes) > TRI_FRAME_BYTES_MAX) {
@@ -375,7 +260,7 @@ int tri_fabric_reserve(struct tri_channel *base, size_t bytes,
         frame = NULL;
     }
     if (!frame) {
-        frame = channel->filling = frame_take(fabric, channel);
+        frame = channel->filling = tri_fabric_frame_take(fabric, channel);
         if (!frame)
             return TROUPE_EFULL;
     }
@@ -409,14 +294,14 @@ int tri_fabric_flush(struct tri_channel *base)
     struct fabric *fabric = channel_fabric(channel);
     bool ready, wait;
 
-    if (channel_broken(channel))
+    if (tri_fabric_broken(channel))
         return TROUPE_ENODE;
     tri_lock_acquire(&fabric->queue_lock);
     wait = channel->filling && channel->filling->records > 0 &&
            channel->outstanding_len >= FABRIC_FLUSH_FRAMES_MAX;
     if (wait) {
         channel->want_flush = true;
-        wait_queued(fabric, channel);
+        tri_fabric_wait_queued(fabric, channel);
     }
     ready = !STAILQ_EMPTY(&channel->ready);
     tri_lock_release(&fabric->queue_lock);
@@ -436,154 +321,10 @@ void tri_fabric_disconnect(struct tri_channel *base)
 
     tri_lock_acquire(&fabric->queue_lock);
     if (channel->filling)
-        frame_return_queued(fabric, channel->filling);
+        tri_fabric_frame_return_queued(fabric, channel->filling);
     channel->filling = NULL;
     channel->is_closing = true;
     fabric->channels_len--;
     TAILQ_INSERT_TAIL(&fabric->closing, channel, closing);
     tri_lock_release(&fabric->queue_lock);
-}
-
-/* --- events, from poll --------------------------------------------------- */
-
-static void raise_lost(struct fabric *fabric)
-{
-    const struct tri_transport_events *events = &fabric->config.events;
-    struct fabric_channel *channel;
-
-    for (;;) {
-        uint64_t node = 0;
-
-        tri_lock_acquire(&fabric->queue_lock);
-        channel = TAILQ_FIRST(&fabric->lost);
-        if (channel) {
-            TAILQ_REMOVE(&fabric->lost, channel, lost);
-            channel->is_lost = false;
-            node = channel->node;
-        }
-        tri_lock_release(&fabric->queue_lock);
-        if (!channel)
-            return;
-        events->lost(events->context, node, TRI_EVIDENCE_STRONG);
-    }
-}
-
-static bool can_go_on_queued(const struct fabric *fabric,
-                             const struct fabric_channel *channel)
-{
-    return channel_broken(channel) ||
-           (channel->want_frame && may_take_queued(fabric, channel)) ||
-           (channel->want_flush &&
-            channel->outstanding_len < FABRIC_FLUSH_FRAMES_MAX);
-}
-
-/* Raises it once for each channel that was waiting when the call began: the
- * callback may make its channel wait again. */
-static void raise_writable(struct fabric *fabric)
-{
-    const struct tri_transport_events *events = &fabric->config.events;
-    unsigned left = 0;
-    struct fabric_channel *channel;
-
-    tri_lock_acquire(&fabric->queue_lock);
-    TAILQ_FOREACH(channel, &fabric->waiting, waiting)
-        left++;
-    while (left-- > 0 && (channel = TAILQ_FIRST(&fabric->waiting)) != NULL) {
-        void *peer = channel->peer;
-
-        TAILQ_REMOVE(&fabric->waiting, channel, waiting);
-        if (!can_go_on_queued(fabric, channel)) {
-            TAILQ_INSERT_TAIL(&fabric->waiting, channel, waiting);
-            continue;
-        }
-        channel->is_waiting = channel->want_frame = false;
-        channel->want_flush = false;
-        tri_lock_release(&fabric->queue_lock);
-        events->writable(events->context, peer);
-        tri_lock_acquire(&fabric->queue_lock);
-    }
-    tri_lock_release(&fabric->queue_lock);
-}
-
-/* Frees a disconnected channel, or leaves it to its last completion. */
-static void channel_bury_queued(struct fabric *fabric,
-                                struct fabric_channel *channel)
-{
-    TAILQ_REMOVE(&fabric->closing, channel, closing);
-    ready_drop_queued(fabric, channel);
-    sender_remove_queued(fabric, channel);
-    if (channel->is_waiting)
-        TAILQ_REMOVE(&fabric->waiting, channel, waiting);
-    if (channel->is_lost)
-        TAILQ_REMOVE(&fabric->lost, channel, lost);
-    channel->is_waiting = channel->is_lost = false;
-    channel->is_zombie = true;
-    if (channel->frames_len > 0)
-        return;
-    TAILQ_REMOVE(&fabric->channels, channel, all);
-    free(channel);
-}
-
-static void bury_all(struct fabric *fabric)
-{
-    struct fabric_channel *channel;
-
-    /* The domain's lock as well: no one is in channel_send_locked. */
-    pthread_mutex_lock(&fabric->domain_lock);
-    tri_lock_acquire(&fabric->queue_lock);
-    while ((channel = TAILQ_FIRST(&fabric->closing)) != NULL) {
-        tri_fabric_forget(fabric, channel->node);
-        channel_bury_queued(fabric, channel);
-    }
-    tri_lock_release(&fabric->queue_lock);
-    pthread_mutex_unlock(&fabric->domain_lock);
-}
-
-void tri_fabric_tx_events(struct fabric *fabric)
-{
-    bool lost, waiting, closing;
-
-    tri_lock_acquire(&fabric->queue_lock);
-    lost = !TAILQ_EMPTY(&fabric->lost);
-    waiting = !TAILQ_EMPTY(&fabric->waiting);
-    closing = !TAILQ_EMPTY(&fabric->closing);
-    tri_lock_release(&fabric->queue_lock);
-    if (lost)
-        raise_lost(fabric);
-    if (waiting)
-        raise_writable(fabric);
-    if (closing)
-        bury_all(fabric);
-}
-
-bool tri_fabric_tx_pending(struct fabric *fabric)
-{
-    struct fabric_channel *channel;
-    bool pending;
-
-    tri_lock_acquire(&fabric->queue_lock);
-    pending =
-        !TAILQ_EMPTY(&fabric->lost) || !TAILQ_EMPTY(&fabric->closing);
-    TAILQ_FOREACH(channel, &fabric->waiting, waiting)
-        pending = pending || can_go_on_queued(fabric, channel);
-    tri_lock_release(&fabric->queue_lock);
-    return pending;
-}
-
-void tri_fabric_tx_fini(struct fabric *fabric)
-{
-    struct fabric_channel *channel;
-    struct fabric_slab *slab;
-
-    while ((channel = TAILQ_FIRST(&fabric->channels)) != NULL) {
-        TAILQ_REMOVE(&fabric->channels, channel, all);
-        free(channel);
-    }
-    while ((slab = SLIST_FIRST(&fabric->slabs)) != NULL) {
-        SLIST_REMOVE_HEAD(&fabric->slabs, next);
-        if (slab->mr)
-            fi_close(&slab->mr->fid);
-        munmap(slab->data, (size_t)FABRIC_SLAB_FRAMES * TRI_FRAME_BYTES_MAX);
-        free(slab);
-    }
 }
