@@ -336,6 +336,35 @@ static void test_sleeper_is_woken(void **state)
     close_pair(&a, &b);
 }
 
+/* The full side sleeps, and only the other side's reading can wake it. */
+static void test_sleeper_is_woken_for_room(void **state)
+{
+    struct conf_end a, b;
+    struct sleeper sleeper = { .end = &a };
+    pthread_t thread;
+
+    open_pair(state, &a, &b);
+    conf_end_connect(&a, &b);
+    assert_int_equal(conf_end_send(&a, SMALL), 0);
+    conf_wait(&a, &b, b.received == 1);
+    sleeper.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    add_fd(sleeper.epoll_fd, a.bell.event_fd);
+    add_fd(sleeper.epoll_fd, a.transport->ops->wait_fd(a.transport));
+    fill(&a, 1500);
+    a.writable = 0;
+    assert_int_equal(pthread_create(&thread, NULL, sleep_and_poll, &sleeper),
+                     0);
+    while (!atomic_load(&a.bell.page->asleep) && a.writable == 0)
+        sched_yield();
+    conf_wait(&b, NULL, a.writable > 0);
+    atomic_store(&sleeper.stop, true);
+    tri_bell_ring_always(&a.bell);
+    pthread_join(thread, NULL);
+    close(sleeper.epoll_fd);
+    assert_false(sleeper.overslept);
+    close_pair(&a, &b);
+}
+
 /* ---- all calls at once, as transport.h allows ---- */
 
 #define THREADED_RECORDS 20000
@@ -615,6 +644,7 @@ int conf_run(const struct conf_transport *transport)
         TEST(nobody_there),
         TEST(disconnect_with_data_left),
         TEST(sleeper_is_woken),
+        TEST(sleeper_is_woken_for_room),
         TEST(threads_at_once),
         TEST(peer_is_killed),
         TEST(caller_is_killed_before_the_answer),
