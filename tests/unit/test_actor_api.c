@@ -140,20 +140,17 @@ static int on_silent(troupe_self_t *self, struct box *b, const box_silent_t *m)
     return 0;
 }
 
-static __attribute__((noinline)) void fail_deep(troupe_self_t *self, int error,
-                                                int depth)
+static int fail_deep(troupe_self_t *self, int error, int depth)
 {
     if (depth == 0)
         troupe_fail(self, error);
-    fail_deep(self, error, depth - 1);
+    return fail_deep(self, error, depth - 1) + depth;
 }
 
 static int on_crash(troupe_self_t *self, struct box *b, const box_crash_t *m)
 {
     (void)b;
-    if (m->depth > 0)
-        fail_deep(self, m->error, m->depth);
-    return m->error;
+    return m->depth > 0 ? fail_deep(self, m->error, m->depth) : m->error;
 }
 
 static int on_leave(troupe_self_t *self, struct box *b, const box_leave_t *m)
@@ -434,7 +431,7 @@ static void test_tails(void **state)
     size_t sizes_len = sizeof(sizes) / sizeof(sizes[0]);
     troupe_t *troupe = start(1);
     box_ref_t first = spawn(troupe), second = spawn(troupe);
-    const box_texts_result_t *result;
+    const box_texts_result_t *result = NULL;
 
     (void)state;
     for (size_t i = 0; i < sizes_len; i++) {
@@ -662,7 +659,7 @@ static void test_exhausted_memory(void **state)
     troupe_t *troupe;
     box_ref_t box;
     uint32_t sent = 0;
-    const box_texts_result_t *result;
+    const box_texts_result_t *result = NULL;
 
     (void)state;
     options.memory_bytes_max = 8 << 20;
