@@ -142,9 +142,11 @@ static int on_silent(troupe_self_t *self, struct box *b, const box_silent_t *m)
 
 static int fail_deep(troupe_self_t *self, int error, int depth)
 {
-    if (depth == 0)
+    if (depth > 0)
+        return fail_deep(self, error, depth - 1) + depth;
+    if (error != 0)
         troupe_fail(self, error);
-    return fail_deep(self, error, depth - 1) + depth;
+    return 0;
 }
 
 static int on_crash(troupe_self_t *self, struct box *b, const box_crash_t *m)
