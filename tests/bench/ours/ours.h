@@ -33,6 +33,22 @@ static inline troupe_t *bench_start(int workers)
     return troupe;
 }
 
+/* Ends the program when less arrived than was sent, and says why. */
+static inline void bench_expect(troupe_t *troupe, uint64_t arrived,
+                                uint64_t sent, const char *what)
+{
+    troupe_dead_letter_t letter = { .reason = 0 };
+
+    if (arrived == sent)
+        return;
+    troupe_dead_letters_take(troupe, &letter, 1);
+    fprintf(stderr, "%llu of %llu %s arrived; %llu dead letters (%s)\n",
+            (unsigned long long)arrived, (unsigned long long)sent, what,
+            (unsigned long long)troupe_dead_letters_count(troupe),
+            troupe_error_name(letter.reason));
+    exit(1);
+}
+
 /* A flag that a handler raises and the main thread serves for. */
 typedef atomic_int bench_flag_t;
 

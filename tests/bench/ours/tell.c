@@ -64,12 +64,7 @@ static void stream(troupe_t *troupe, sink_ref_t to, uint64_t messages)
                             &seen)) == TROUPE_EFULL)
         troupe_serve(troupe, 0);
     bench_check(rc, "count");
-    if (seen.messages == messages)
-        return;
-    fprintf(stderr, "%llu of %llu messages were lost\n",
-            (unsigned long long)(messages - seen.messages),
-            (unsigned long long)messages);
-    exit(1);
+    bench_expect(troupe, seen.messages, messages, "messages");
 }
 
 static void tell(troupe_t *troupe, uint64_t messages)
