@@ -27,7 +27,8 @@ typedef struct dataset {
 /*
  * Finds the file of samples: `given` if it is not NULL, else
  * data/digits.csv.gz or examples/data/digits.csv.gz beside the executable, in
- * a folder above it, or in the current directory. 0, or -1 when there is none.
+ * a folder above it, in the current directory, or in the folder $srcdir. 0, or
+ * -1 when there is none.
  */
 int dataset_find(const char *given, char *path, size_t path_bytes);
 
