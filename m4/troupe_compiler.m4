@@ -73,6 +73,9 @@ address, undefined, "address,undefined", thread])])
         [SANITIZER_FLAGS="$SANITIZER_FLAGS -D__SANITIZE_ADDRESS__=1"],
         [thread],
         [SANITIZER_FLAGS="$SANITIZER_FLAGS -D__SANITIZE_THREAD__=1"])])
+    dnl Their checks confuse this warning (gcc's manual says so).
+    AS_IF([test -n "$SANITIZER_FLAGS"],
+          [TROUPE_FLAG([WARN_CFLAGS], [-Wno-maybe-uninitialized])])
     AS_IF([test -n "$SANITIZER_FLAGS"], [
         AC_MSG_CHECKING([whether $CC links with $SANITIZER_FLAGS])
         troupe_saved_flags=$CFLAGS
