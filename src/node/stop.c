@@ -28,7 +28,7 @@ struct stop {
     struct tri_quiesce quiesce;
     bool sum_pending; /* a sum was started and has not come back */
     bool failed;      /* MPI is not to be used any more */
-    bool gave_up;     /* some rank did */
+    bool is_quiet;    /* step 1 is over */
 };
 
 static bool has_lost_ranks(const troupe_t *troupe)
@@ -64,14 +64,17 @@ static void start_round(struct stop *stop, bool give_up)
     stop->sum_pending = !stop->failed;
 }
 
-/* True when step 1 is over. Runs on the starting thread while it serves. */
+/*
+ * True when step 1 is over, and from then on. Runs on the starting thread
+ * while it serves. A rank that gives up says so in its sum, and with it all.
+ */
 static bool advance_quiet(void *arg)
 {
     struct stop *stop = arg;
     int64_t out[TRI_JOB_SUMS];
     bool late = tri_now_ns() >= stop->quiet_deadline_ns;
 
-    if (stop->failed || has_lost_ranks(stop->troupe))
+    if (stop->is_quiet || stop->failed || has_lost_ranks(stop->troupe))
         return true;
     if (!stop->sum_pending) {
         if (!late && !is_quiet_here(&stop->troupe->runtime))
@@ -82,9 +85,10 @@ static bool advance_quiet(void *arg)
     if (!tri_job_sum_test(stop->troupe->job, out))
         return false;
     stop->sum_pending = false;
-    stop->gave_up = out[SUM_GIVEN_UP] > 0;
-    return stop->gave_up || tri_quiesce_round(&stop->quiesce, out[SUM_SENT],
-                                              out[SUM_RECEIVED]);
+    stop->is_quiet = tri_quiesce_round(&stop->quiesce, out[SUM_SENT],
+                                       out[SUM_RECEIVED]) ||
+                     out[SUM_GIVEN_UP] > 0;
+    return stop->is_quiet;
 }
 
 static bool is_quiet_alone(void *arg)
