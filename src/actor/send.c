@@ -529,7 +529,9 @@ const void *troupe_keep(troupe_self_t *self)
 {
     struct tri_message *message = self != NULL ? self->message : NULL;
 
-    if (message == NULL || self->kept)
+    if (message == NULL || self->kept ||
+        (self->kind != TRI_TELL && self->kind != TRI_ASK &&
+         self->kind != TRI_THEN))
         return NULL;
     if (self->kind == TRI_THEN) {
         struct tri_ask *entry = tri_ask_of_outcome(message);
@@ -538,6 +540,8 @@ const void *troupe_keep(troupe_self_t *self)
         entry->result = NULL;
         return result != NULL ? result->payload : NULL;
     }
+    message->fixed_bytes =
+        self->actor->actor_class->protocol->types[message->index].bytes;
     self->kept = true;
     return message->payload;
 }

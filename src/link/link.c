@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "link/link.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,7 @@ static void flush_locked(struct tri_peer *peer)
         ops->flush(peer->channel);
 }
 
+static bool peer_lock_try(struct tri_peer *peer);
 static void peer_unlock(struct tri_peer *peer);
 
 void tri_link_flush(struct tri_link *link)
@@ -88,7 +90,7 @@ void tri_link_flush(struct tri_link *link)
     for (; peer != NULL; peer = next) {
         next = peer->dirty_next;
         atomic_store_explicit(&peer->dirty, 0, memory_order_release);
-        if (tri_lock_try(&peer->lock)) {
+        if (peer_lock_try(peer)) {
             flush_locked(peer);
             peer_unlock(peer);
         } else {
@@ -99,12 +101,29 @@ void tri_link_flush(struct tri_link *link)
 
 /* --- writing to a channel ------------------------------------------------------- */
 
+/*
+ * Ends a channel whose connection closed, so that the next send connects anew.
+ * What was under way is lost; a message that was half sent begins again.
+ */
+static void drop_channel_locked(struct tri_peer *peer)
+{
+    assert(tri_lock_is_held(&peer->lock));
+    atomic_store_explicit(&peer->broken, 0, memory_order_relaxed);
+    if (peer->channel != NULL)
+        peer->transport->ops->disconnect(peer->channel);
+    peer->channel = NULL;
+    peer->outbox_offset = 0;
+}
+
 static int connect_locked(struct tri_peer *peer)
 {
     const struct tri_transport_ops *ops = peer->transport->ops;
     int rc;
 
     assert(tri_lock_is_held(&peer->lock));
+    if (tri_unlikely(atomic_load_explicit(&peer->broken,
+                                          memory_order_relaxed)))
+        drop_channel_locked(peer);
     if (peer->channel != NULL)
         return 0;
     if (tri_peer_is_dead(peer))
@@ -263,40 +282,72 @@ static void pump_locked(struct tri_peer *peer)
         drop_outbox_locked(peer, rc);
 }
 
+/* --- the peer's lock ----------------------------------------------------------- */
+
 /*
- * Releases the lock; whoever found it held meanwhile left work and a mark.
+ * Who finds the lock held leaves a mark (`again`) and the holder looks at it
+ * after its release. That is Dekker's pattern, and wants full fences; but a
+ * fence after a record was written waits until the other core has the line.
+ * So the holder of a short section (one record) goes without, and who left a
+ * mark stays until it got the lock, or the mark was seen, or the holder began
+ * a long section, which does have a fence at its end.
  */
+enum { LOCK_FREE, LOCK_SHORT, LOCK_LONG };
+
+static bool peer_lock_try(struct tri_peer *peer)
+{
+    return tri_lock_try(&peer->lock); /* LOCK_SHORT */
+}
+
+static void peer_run_locked(struct tri_peer *peer)
+{
+    assert(tri_lock_is_held(&peer->lock));
+    atomic_store_explicit(&peer->lock.held, LOCK_LONG, memory_order_relaxed);
+    tri_fence_full(); /* a mark left before is seen now, or seen at the end */
+    atomic_store_explicit(&peer->again, 0, memory_order_relaxed);
+    pump_locked(peer);
+}
+
 static void peer_unlock(struct tri_peer *peer)
 {
     for (;;) {
+        bool was_long = atomic_load_explicit(&peer->lock.held,
+                                             memory_order_relaxed) ==
+                        LOCK_LONG;
         bool doomed = peer->doomed;
 
         tri_lock_release(&peer->lock);
         if (tri_unlikely(doomed) && !tri_peer_is_dead(peer))
             tri_link_kill(peer);
-        /* Pairs with the fence in peer_kick: either we see the mark, or who
-         * set it gets the lock. */
-        tri_fence_full();
+        if (was_long)
+            tri_fence_full();
         if (tri_likely(!atomic_load_explicit(&peer->again,
-                                             memory_order_relaxed)))
-            return;
-        if (!tri_lock_try(&peer->lock))
-            return; /* the next holder looks */
-        atomic_store_explicit(&peer->again, 0, memory_order_relaxed);
-        pump_locked(peer);
+                                             memory_order_relaxed)) ||
+            !peer_lock_try(peer))
+            return; /* nothing was left, or the next holder looks */
+        peer_run_locked(peer);
     }
 }
 
 /* Has the outbox looked at, by us or by who holds the lock. */
 static void peer_kick(struct tri_peer *peer)
 {
+    unsigned rounds = 0;
+
     atomic_store_explicit(&peer->again, 1, memory_order_relaxed);
-    tri_fence_full(); /* pairs with the fence in peer_unlock */
-    if (tri_lock_try(&peer->lock)) {
-        atomic_store_explicit(&peer->again, 0, memory_order_relaxed);
-        pump_locked(peer);
-        peer_unlock(peer);
+    tri_fence_full();
+    while (!peer_lock_try(peer)) {
+        if (atomic_load_explicit(&peer->lock.held, memory_order_relaxed) ==
+                LOCK_LONG ||
+            !atomic_load_explicit(&peer->again, memory_order_relaxed))
+            return;
+        if (++rounds < 64)
+            tri_cpu_relax();
+        else
+            sched_yield();
     }
+    peer_run_locked(peer);
+    peer_unlock(peer);
 }
 
 static bool outbox_is_empty_locked(struct tri_peer *peer)
@@ -324,6 +375,12 @@ static void after_commit_locked(struct tri_peer *peer)
     }
 }
 
+static bool is_connected_locked(struct tri_peer *peer)
+{
+    return peer->channel != NULL &&
+           !atomic_load_explicit(&peer->broken, memory_order_relaxed);
+}
+
 /* The straight way: 0, or EFULL when it has to be the outbox. */
 static int send_directly(struct tri_peer *peer, const struct tri_record *record,
                          const void *payload)
@@ -332,10 +389,10 @@ static int send_directly(struct tri_peer *peer, const struct tri_record *record,
     uint32_t bytes;
 
     if (record->total_bytes > peer->transport->record_bytes_max ||
-        !tri_lock_try(&peer->lock))
+        !peer_lock_try(peer))
         return TROUPE_EFULL;
     if (tri_likely(outbox_is_empty_locked(peer))) {
-        rc = tri_likely(peer->channel != NULL) ? 0 : connect_locked(peer);
+        rc = tri_likely(is_connected_locked(peer)) ? 0 : connect_locked(peer);
         if (rc == 0)
             rc = write_locked(peer, record, payload, 0, &bytes);
         if (rc == 0)
@@ -516,7 +573,7 @@ static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
         return;
     if (evidence == TRI_EVIDENCE_PROOF)
         tri_link_kill(peer);
-    else
+    else if (!atomic_exchange(&peer->broken, 1))
         tri_info("the connection to rank %d closed", peer->rank);
 }
 
@@ -552,9 +609,7 @@ void tri_link_kill(struct tri_peer *peer)
         return;
     tri_lock_acquire(&peer->lock);
     drop_outbox_locked(peer, TROUPE_ENODE);
-    if (peer->channel != NULL)
-        peer->transport->ops->disconnect(peer->channel);
-    peer->channel = NULL;
+    drop_channel_locked(peer);
     peer_unlock(peer);
     events->died(events->context, peer);
 }

@@ -9,8 +9,9 @@
  *
  * Sending to a peer is serialized by a try-lock: who gets it writes straight
  * into the channel; who does not puts its message into the outbox, which the
- * holder empties before it goes. Nobody waits. Order holds because the
- * outbox goes first, and because one sender sees its own outbox entries.
+ * holder empties before it goes. Nobody waits longer than one record takes.
+ * Order holds because the outbox goes first, and because one sender sees its
+ * own outbox entries.
  */
 
 #include <troupe/types.h>
@@ -38,6 +39,7 @@ struct tri_peer {
     _Atomic uint32_t state; /* enum tri_peer_state */
     struct tri_lock lock;   /* the channel and what is marked "lock" */
     _Atomic uint32_t again; /* somebody found the lock held: look again */
+    _Atomic uint32_t broken; /* its connection closed: connect anew */
     struct tri_message *_Atomic inbox; /* newest first, as in a mailbox */
     _Atomic size_t outbox_bytes;
     _Atomic uint32_t dirty; /* has records to flush; on the link's list */

@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include "os/bell.h"
 
+#include <linux/membarrier.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -10,6 +12,22 @@
 
 /* A page on most machines, and the same number whatever the machine's. */
 #define BELL_BYTES 4096
+
+static int membarrier(int command)
+{
+    return (int)syscall(SYS_membarrier, command, 0, 0);
+}
+
+/* Makes barriers of others reach this process's threads. Idempotent. */
+static bool has_membarrier(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return false; /* it would see races where there are none */
+#else
+    return membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) == 0 &&
+           membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;
+#endif
+}
 
 int tri_bell_init(struct tri_bell *bell)
 {
@@ -27,6 +45,8 @@ int tri_bell_init(struct tri_bell *bell)
         return error;
     }
     bell->page = map;
+    bell->needs_fence = !has_membarrier();
+    bell->page->needs_fence = bell->needs_fence;
     return 0;
 }
 
@@ -40,6 +60,7 @@ int tri_bell_attach(struct tri_bell *bell, int page_fd, int event_fd)
     /* The mapping holds the page; peers cost one descriptor, not two. */
     close(page_fd);
     bell->page = map;
+    bell->needs_fence = !has_membarrier() || bell->page->needs_fence;
     bell->page_fd = -1;
     bell->event_fd = event_fd;
     return 0;
@@ -56,8 +77,10 @@ void tri_bell_fini(struct tri_bell *bell)
 void tri_bell_arm(struct tri_bell *bell)
 {
     atomic_store_explicit(&bell->page->asleep, 1, memory_order_relaxed);
-    /* Pairs with the fence of tri_bell_ring. */
-    tri_fence_full();
+    /* Pairs with the fences, or compiler fences, of tri_bell_ring. */
+    if (bell->needs_fence ||
+        membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) != 0)
+        tri_fence_full();
 }
 
 void tri_bell_disarm(struct tri_bell *bell)

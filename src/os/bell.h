@@ -9,21 +9,26 @@
  * of the host map; the descriptors travel to them over a Unix socket.
  *
  * Sleeper: tri_bell_arm, look for work once more, sleep on the eventfd,
- * tri_bell_disarm. Sender: publish the work, tri_bell_ring. Both sides have a
- * full fence between their write and their read (Dekker), so that either the
- * sleeper sees the work or the sender sees it sleep.
+ * tri_bell_disarm. Sender: publish the work, tri_bell_ring. Between their
+ * write and their read both need a full barrier (Dekker), so that either the
+ * sleeper sees the work or the sender sees it sleep. A fence in the sender
+ * would wait for the work to reach the other core, for each message; so the
+ * sleeper makes the barrier for all by membarrier(2), a few microseconds once
+ * a sleep. Where the kernel refuses that, senders have fences.
  */
 
 #include "base/base.h"
 
 struct tri_bell_page {
     _Atomic uint32_t asleep;
+    uint32_t needs_fence; /* constant: the sleeper has no membarrier */
 };
 
 struct tri_bell {
     struct tri_bell_page *page;
     int event_fd;
     int page_fd;
+    bool needs_fence; /* it, or this process, has no membarrier */
 };
 
 /* Makes this node's bell. Errors: ESYSTEM. */
@@ -35,7 +40,8 @@ int tri_bell_attach(struct tri_bell *bell, int page_fd, int event_fd);
 
 void tri_bell_fini(struct tri_bell *bell);
 
-/* Announces that the caller is about to sleep. Ends with a full fence. */
+/* Announces that the caller is about to sleep. Ends with a full barrier, here
+ * and in all senders. */
 void tri_bell_arm(struct tri_bell *bell);
 
 /* Takes the announcement back and empties the eventfd if it was rung. */
@@ -44,11 +50,14 @@ void tri_bell_disarm(struct tri_bell *bell);
 /* Writes to the eventfd whether anybody sleeps or not. */
 void tri_bell_ring_always(struct tri_bell *bell);
 
-/* Wakes the sleeper, if there is one. Begins with a full fence. */
+/* Wakes the sleeper, if there is one; after work was published. */
 static inline void tri_bell_ring(struct tri_bell *bell)
 {
-    /* Pairs with the fence of tri_bell_arm. */
-    tri_fence_full();
+    /* Pairs with the barrier of tri_bell_arm. */
+    if (tri_unlikely(bell->needs_fence))
+        tri_fence_full();
+    else
+        atomic_signal_fence(memory_order_seq_cst);
     if (tri_unlikely(atomic_load_explicit(&bell->page->asleep,
                                           memory_order_relaxed)) &&
         atomic_exchange_explicit(&bell->page->asleep, 0,
