@@ -36,11 +36,28 @@ static struct timespec timespec_of(uint64_t ns)
     return ts;
 }
 
+#if defined(__SANITIZE_THREAD__)
+/* gcc 12's thread sanitizer does not know pthread_clockjoin_np, and would take
+ * all that follows a join for a race. */
+static int join_until(pthread_t thread, struct timespec ts)
+{
+    struct timespec now, wall;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_REALTIME, &wall);
+    ts.tv_sec += wall.tv_sec - now.tv_sec;
+    return pthread_timedjoin_np(thread, NULL, &ts);
+}
+#else
+static int join_until(pthread_t thread, struct timespec ts)
+{
+    return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &ts);
+}
+#endif
+
 int tri_thread_join(pthread_t thread, uint64_t deadline_ns)
 {
-    struct timespec ts = timespec_of(deadline_ns);
-
-    return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &ts) == 0
+    return join_until(thread, timespec_of(deadline_ns)) == 0
                ? 0
                : TROUPE_ETIMEDOUT;
 }
