@@ -23,8 +23,13 @@ TROUPE_PROTOCOL(mirror)
 
 struct mirror {
     int32_t shown, wrong;
-    uint32_t last_seed;
+    uint32_t last_seed[2]; /* of another rank, of ourselves */
 };
+
+static uint32_t *last_seed_of(troupe_self_t *self, struct mirror *m)
+{
+    return &m->last_seed[troupe_sender(self).node == troupe_node_id(self)];
+}
 
 /* Different at each place and for each seed. */
 static void fill(unsigned char *bytes, size_t len, uint32_t seed)
@@ -57,15 +62,14 @@ static int on_show(troupe_self_t *self, struct mirror *m,
     m->shown++;
     m->wrong += len != sizes[show->seed % SIZES] ||
                 !is_filled(show->bytes, len, show->seed);
-    m->last_seed = show->seed;
+    *last_seed_of(self, m) = show->seed;
     return 0;
 }
 
 static int on_after(troupe_self_t *self, struct mirror *m,
                     const mirror_after_t *after)
 {
-    (void)self;
-    m->wrong += m->last_seed != after->seed;
+    m->wrong += *last_seed_of(self, m) != after->seed;
     return 0;
 }
 
@@ -166,10 +170,8 @@ int main(void)
     troupe = test_start(&size, &options);
     MUST(mirror_spawn(troupe, "mirror", NULL, &mine));
     exchange(troupe, (test_rank + 1) % size);
-    if (size > 1) {
-        MPI_Barrier(MPI_COMM_WORLD); /* one peer's numbers, then our own */
+    if (size > 1)
         exchange(troupe, test_rank);
-    }
     MPI_Barrier(MPI_COMM_WORLD);
     /* What the others have sent may still be on its way. */
     wanted = (size > 1 ? 4 : 2) * SIZES;
