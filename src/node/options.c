@@ -126,7 +126,7 @@ static bool parse_number(const char *text, int64_t *value_p)
         if (value > INT64_MAX >> shift)
             return false;
     }
-    *value_p = value << shift;
+    *value_p = value * (1ll << shift);
     return true;
 }
 
