@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-enum { MODEL_PIXELS = 64, MODEL_HIDDEN = 96, MODEL_DIGITS = 10 };
+enum { MODEL_PIXELS = 64, MODEL_HIDDEN = 256, MODEL_DIGITS = 10 };
 
 /* Nothing but floats, so that it can be sent and summed up as one array. */
 typedef struct model {
