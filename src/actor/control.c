@@ -160,30 +160,38 @@ static bool look_after_polling(struct control *control, bool tick)
 
 /* --- ticks ----------------------------------------------------------------------- */
 
-/* Frees actors from behind handlers that have not returned for a tick. */
-static bool rescue(struct tri_scheduler *scheduler)
+/*
+ * Frees actors from behind a handler that has not returned for a tick. True:
+ * some wait behind one.
+ */
+static bool rescue_worker(struct tri_scheduler *scheduler,
+                          struct tri_worker *worker)
 {
-    bool stuck = false;
+    uint64_t turns = atomic_load_explicit(&worker->turns,
+                                          memory_order_relaxed);
+    bool stuck = turns == worker->turns_seen &&
+                 atomic_load_explicit(&worker->running, memory_order_relaxed);
 
-    for (uint32_t i = 0; i <= scheduler->workers_len; i++) {
-        struct tri_worker *worker = &scheduler->workers[i];
-        uint64_t turns = atomic_load_explicit(&worker->turns,
-                                              memory_order_relaxed);
-        bool same = turns == worker->turns_seen &&
-                    atomic_load_explicit(&worker->running,
-                                         memory_order_relaxed);
-
-        worker->turns_seen = turns;
-        if (!same ||
-            atomic_load_explicit(&worker->next, memory_order_relaxed) == NULL)
-            continue;
-        stuck = true;
-        if (sleeping_workers(scheduler) == 0)
-            continue; /* nobody could run it anyway */
+    worker->turns_seen = turns;
+    atomic_store_explicit(&worker->stuck, stuck, memory_order_relaxed);
+    if (!stuck || (atomic_load_explicit(&worker->next, memory_order_relaxed) ==
+                       NULL &&
+                   !tri_worker_has_queue(worker)))
+        return false;
+    if (sleeping_workers(scheduler) != 0) { /* else nobody could run it */
         tri_worker_rescue_next(worker);
         tri_scheduler_wake_one(scheduler);
     }
-    return stuck;
+    return true;
+}
+
+static bool rescue(struct tri_scheduler *scheduler)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i <= scheduler->workers_len; i++)
+        any |= rescue_worker(scheduler, &scheduler->workers[i]);
+    return any;
 }
 
 /* True when nothing happened since the last tick. */

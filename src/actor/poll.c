@@ -23,8 +23,9 @@
 
 /* Records taken in by one poll. */
 #define POLL_BUDGET 64u
-/* Empty polls between two looks at the clock. */
-#define POLLS_PER_CLOCK 16u
+/* Empty polls between two looks at the clock and at other workers' queues,
+ * whose owners a closer look would slow down. */
+#define POLLS_PER_LOOK 16u
 
 bool tri_poll_try(struct tri_scheduler *scheduler)
 {
@@ -77,11 +78,19 @@ static bool must_yield_role(struct tri_worker *worker)
                                 memory_order_relaxed);
 }
 
+/* What is cheap to look at. */
 static bool has_reason(struct tri_worker *worker, bool (*wanted)(void *arg),
                        void *arg)
 {
     return atomic_load_explicit(&worker->next, memory_order_relaxed) != NULL ||
+           tri_worker_has_queue(worker) ||
            tri_scheduler_has_work(&worker->runtime->scheduler) || wanted(arg);
+}
+
+static bool has_any_reason(struct tri_worker *worker,
+                           bool (*wanted)(void *arg), void *arg)
+{
+    return has_reason(worker, wanted, arg) || tri_worker_could_steal(worker);
 }
 
 /* Polls for a while. True: there is a reason to stop idling. Role held. */
@@ -89,31 +98,32 @@ static bool spin(struct tri_worker *worker, bool (*wanted)(void *arg),
                  void *arg)
 {
     struct tri_scheduler *scheduler = &worker->runtime->scheduler;
+    bool spinning = scheduler->spin_ns > 0;
     uint64_t until_ns = 0;
     unsigned polls = 0, yields = 0;
 
     for (;;) {
+        bool look = polls++ % POLLS_PER_LOOK == 0 || !spinning;
+
         if (tri_link_poll(&worker->runtime->link, POLL_BUDGET) > 0 ||
-            has_reason(worker, wanted, arg))
+            has_reason(worker, wanted, arg) ||
+            (look && tri_worker_could_steal(worker)))
             return true;
         if (must_yield_role(worker))
             return false;
-        if (polls++ % POLLS_PER_CLOCK == 0 && scheduler->spin_ns > 0) {
+        if (look && spinning) {
             uint64_t now_ns = tri_now_ns();
 
             if (until_ns == 0)
                 until_ns = now_ns + scheduler->spin_ns;
-            if (now_ns < until_ns)
-                continue;
-            until_ns = 1; /* in the past: spinning is over */
+            spinning = now_ns < until_ns;
         }
-        if (scheduler->spin_ns > 0 && until_ns != 1) {
+        if (spinning)
             tri_cpu_relax();
-        } else if (yields++ < scheduler->yields) {
+        else if (yields++ < scheduler->yields)
             sched_yield();
-        } else {
+        else
             return false;
-        }
     }
 }
 
@@ -159,7 +169,7 @@ static void sleep_polling(struct tri_worker *worker, bool (*wanted)(void *arg),
     announce_idle(worker, TRI_WORKER_POLLING);
     tri_bell_arm(&worker->runtime->bell);
     if (!tri_link_pending(&worker->runtime->link) &&
-        !has_reason(worker, wanted, arg) && !must_yield_role(worker))
+        !has_any_reason(worker, wanted, arg) && !must_yield_role(worker))
         epoll_wait(scheduler->wait_fd, &event, 1,
                    epoll_timeout(scheduler, deadline_ns));
     tri_bell_disarm(&worker->runtime->bell);
@@ -173,7 +183,7 @@ static void sleep_parked(struct tri_worker *worker, bool (*wanted)(void *arg),
                          void *arg, uint64_t deadline_ns)
 {
     announce_idle(worker, TRI_WORKER_PARKED);
-    if (!has_reason(worker, wanted, arg))
+    if (!has_any_reason(worker, wanted, arg))
         tri_park(&worker->parker, deadline_ns);
     withdraw_idle(worker);
     tri_control_touch(&worker->runtime->scheduler);

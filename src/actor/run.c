@@ -81,18 +81,13 @@ static void take(struct tri_actor *actor)
                               memory_order_relaxed);
 }
 
+/* The oldest of what was taken. */
 static struct tri_message *pop(struct tri_actor *actor)
 {
     struct tri_message *message = actor->first;
 
-    if (message == NULL) {
-        if (tri_mailbox_is_empty(&actor->mailbox))
-            return NULL;
-        take(actor);
-        message = actor->first;
-        if (message == NULL)
-            return NULL;
-    }
+    if (message == NULL)
+        return NULL;
     actor->first = message->next;
     if (actor->first == NULL)
         actor->last = NULL;
@@ -250,6 +245,8 @@ static void sort_out(struct troupe_self *self)
     struct tri_message *message;
 
     do {
+        if (!tri_mailbox_is_empty(&actor->mailbox))
+            take(actor);
         while ((message = pop(actor)) != NULL)
             tri_refuse(self->runtime, message, TROUPE_ENOACTOR);
         atomic_store_explicit(&actor->mailbox.backlog, 0,
@@ -279,7 +276,11 @@ static void start_actor(struct troupe_self *self)
     }
 }
 
-/* Handles up to a turn's messages; stops early when the actor ends. */
+/*
+ * Handles up to a turn's messages, of those that are there when the turn
+ * begins: what an actor sends to itself, or gets in answer, waits until others
+ * had their turn. Stops early when the actor ends.
+ */
 static void handle_some(struct troupe_self *self)
 {
     struct tri_actor *actor = self->actor;
@@ -287,6 +288,8 @@ static void handle_some(struct troupe_self *self)
                                                memory_order_relaxed);
     struct tri_message *message;
 
+    if (!tri_mailbox_is_empty(&actor->mailbox))
+        take(actor);
     for (unsigned left = TRI_TURN_LEN; left > 0 && !actor->stopping; left--) {
         int rc;
 

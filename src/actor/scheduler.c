@@ -19,6 +19,13 @@
 #define SHARED_FIRST_EVERY 61u
 /* Actors moved from the shared queue at once. */
 #define SHARED_BATCH 32u
+/*
+ * A queue this long is stolen from at once. A shorter one is left to its
+ * owner, whose caches have the actors' data, unless it does not get to it: a
+ * thief that spins watches it for WATCH_NS, the control thread for a tick.
+ */
+#define STEAL_LEN_MIN 3u
+#define WATCH_NS 5000u
 /* Turns between two polls of a busy worker. */
 #define TURNS_PER_POLL 8u
 
@@ -227,7 +234,8 @@ void tri_schedule(struct tri_scheduler *scheduler, struct tri_actor *actor)
                                          memory_order_acq_rel);
     if (displaced != NULL) {
         queue_push(worker, displaced);
-        tri_scheduler_wake_one(scheduler);
+        if (queue_len(worker) >= STEAL_LEN_MIN)
+            tri_scheduler_wake_one(scheduler);
     }
 }
 
@@ -253,6 +261,30 @@ static struct tri_actor *take_shared(struct tri_worker *worker)
     return n > 0 ? batch[0] : NULL;
 }
 
+/* True when a thief should help itself; see STEAL_LEN_MIN. */
+static bool is_worth_stealing(struct tri_worker *worker,
+                              struct tri_worker *victim)
+{
+    struct tri_watch *watch = &worker->watches[victim->index];
+    uint32_t len = queue_len(victim);
+    uint32_t head;
+    uint64_t now_ns;
+
+    if (len == 0 || victim == worker)
+        return false;
+    if (len >= STEAL_LEN_MIN ||
+        atomic_load_explicit(&victim->stuck, memory_order_relaxed))
+        return true;
+    head = atomic_load_explicit(&victim->head, memory_order_relaxed);
+    now_ns = tri_now_ns();
+    if (watch->head != head || watch->since_ns == 0) {
+        watch->head = head;
+        watch->since_ns = now_ns;
+        return false;
+    }
+    return now_ns - watch->since_ns > WATCH_NS;
+}
+
 /* Takes half of a random other worker's queue. */
 static struct tri_actor *steal(struct tri_worker *worker)
 {
@@ -265,10 +297,10 @@ static struct tri_actor *steal(struct tri_worker *worker)
         struct tri_actor *actor;
         uint32_t half;
 
-        if (victim == worker)
+        if (!is_worth_stealing(worker, victim))
             continue;
         half = (queue_len(victim) + 1) / 2;
-        actor = half > 0 ? queue_pop(victim) : NULL;
+        actor = queue_pop(victim);
         if (actor == NULL)
             continue;
         for (uint32_t n = 1; n < half; n++) {
@@ -307,10 +339,15 @@ static struct tri_actor *pick(struct tri_worker *worker)
 
 bool tri_scheduler_has_work(struct tri_scheduler *scheduler)
 {
-    if (atomic_load_explicit(&scheduler->len, memory_order_relaxed) > 0)
-        return true;
+    return atomic_load_explicit(&scheduler->len, memory_order_relaxed) > 0;
+}
+
+bool tri_worker_could_steal(struct tri_worker *worker)
+{
+    struct tri_scheduler *scheduler = &worker->runtime->scheduler;
+
     for (uint32_t i = 0; i < all_len(scheduler); i++)
-        if (queue_len(&scheduler->workers[i]) > 0)
+        if (is_worth_stealing(worker, &scheduler->workers[i]))
             return true;
     return false;
 }
@@ -343,7 +380,8 @@ bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler)
     if (tri_scheduler_has_work(scheduler))
         return false;
     for (uint32_t i = 0; i < all_len(scheduler); i++)
-        if (atomic_load(&scheduler->workers[i].next) != NULL)
+        if (atomic_load(&scheduler->workers[i].next) != NULL ||
+            queue_len(&scheduler->workers[i]) > 0)
             return false;
     return (atomic_load(&scheduler->idle) & workers) == workers;
 }
@@ -426,7 +464,8 @@ static int init_workers(struct tri_scheduler *scheduler,
         worker->index = i;
         tri_random_init(&worker->random, runtime->node + i);
         worker->self = calloc(1, sizeof(*worker->self));
-        if (worker->self == NULL)
+        worker->watches = calloc(all_len(scheduler), sizeof(*worker->watches));
+        if (worker->self == NULL || worker->watches == NULL)
             return TROUPE_ENOMEM;
         worker->self->context_kind = TRI_CONTEXT_SELF;
         worker->self->runtime = runtime;
@@ -509,8 +548,10 @@ int tri_scheduler_stop(struct tri_scheduler *scheduler, uint64_t deadline_ns)
 void tri_scheduler_fini(struct tri_scheduler *scheduler)
 {
     for (uint32_t i = 0;
-         scheduler->workers != NULL && i < all_len(scheduler); i++)
+         scheduler->workers != NULL && i < all_len(scheduler); i++) {
         free(scheduler->workers[i].self);
+        free(scheduler->workers[i].watches);
+    }
     free(scheduler->workers);
     scheduler->workers = NULL;
     if (scheduler->wait_fd >= 0)

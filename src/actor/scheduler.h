@@ -21,9 +21,11 @@
  * computes. So an exchange between two ranks costs no wake-up of a third
  * thread, and at most one thread of a rank spins.
  *
- * Waking: who makes work that it will not run itself next wakes one parked
+ * Waking: who makes work that it will not run itself soon wakes one parked
  * worker, unless somebody is searching already; a searcher that finds work
- * wakes the next one if there is more.
+ * wakes the next one if there is more. An actor or two in a queue are no
+ * reason: their owner is faster than a wake-up, and when it is not, because it
+ * computes, the control thread sees that.
  */
 
 #include <pthread.h>
@@ -45,6 +47,12 @@ enum tri_worker_state {
     TRI_WORKER_POLLING, /* asleep in the poll role: the bell wakes it */
 };
 
+/* A thief's memory of a queue it looked at. */
+struct tri_watch {
+    uint32_t head;
+    uint64_t since_ns; /* 0: never */
+};
+
 struct tri_worker {
     /* owner */
     struct tri_runtime *runtime;
@@ -54,11 +62,13 @@ struct tri_worker {
     uint32_t next_streak; /* turns from `next` in a row */
     uint32_t ticks;
     struct tri_random random;
+    struct tri_watch *watches; /* by worker */
     pthread_t thread;
 
     /* owner writes, control thread reads */
     _Atomic uint64_t turns __attribute__((aligned(TRI_CACHE_LINE)));
     _Atomic uint32_t running; /* inside a turn */
+    _Atomic uint32_t stuck;   /* control thread's: no turn ended for a tick */
     uint64_t turns_seen;      /* control thread's */
     struct tri_actor *_Atomic next; /* owner puts; owner or control takes */
 
@@ -145,8 +155,18 @@ void tri_schedule(struct tri_scheduler *scheduler, struct tri_actor *actor);
 /* Runs one turn if there is anything to run here or to be stolen. */
 bool tri_worker_run_one(struct tri_worker *worker);
 
-/* True when there is something to run that this worker could take. */
+/* True when the shared queue holds something. */
 bool tri_scheduler_has_work(struct tri_scheduler *scheduler);
+
+/* True when another worker's queue is worth stealing from. Owner only. */
+bool tri_worker_could_steal(struct tri_worker *worker);
+
+/* True when this worker has anything in its own queue. Any thread. */
+static inline bool tri_worker_has_queue(struct tri_worker *worker)
+{
+    return atomic_load_explicit(&worker->head, memory_order_relaxed) !=
+           atomic_load_explicit(&worker->tail, memory_order_relaxed);
+}
 
 /* Wakes one sleeping worker, if nobody is searching. */
 void tri_scheduler_wake_one(struct tri_scheduler *scheduler);

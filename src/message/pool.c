@@ -7,8 +7,16 @@
 
 #include "base/lock.h"
 
-/* Block sizes of the slab classes, header included. */
+/* Block sizes of the slab classes, header included: multiples of a line. */
 static const uint32_t small_bytes[] = { 128, 192, 256, 512, 1024, 2176, 4224 };
+/* The class of a block of so many lines, rounded up. */
+static const uint8_t class_of_lines[] = {
+#define X4(c) c, c, c, c
+#define X16(c) X4(c), X4(c), X4(c), X4(c)
+    0, 0, 0, 1, 2, X4(3), X4(4), X4(4), X16(5), 5, 5, X16(6), X16(6),
+#undef X4
+#undef X16
+};
 
 #define SMALL_LEN tri_array_len(small_bytes)
 #define SMALL_BYTES_MAX 4224
@@ -290,11 +298,12 @@ struct tri_message *tri_message_alloc(size_t bytes)
 {
     size_t block_bytes = sizeof(struct tri_message) + bytes;
     struct tri_message *message;
-    unsigned i = 0;
 
     if (tri_likely(block_bytes <= SMALL_BYTES_MAX)) {
-        while (small_bytes[i] < block_bytes)
-            i++;
+        unsigned i = class_of_lines[(block_bytes + TRI_CACHE_LINE - 1) /
+                                    TRI_CACHE_LINE];
+
+        assert(small_bytes[i] >= block_bytes);
         message = alloc_small(i);
         if (tri_unlikely(message == NULL))
             return NULL;
