@@ -27,7 +27,8 @@ enum {
     ASK(post, never, (), (int32_t unused;))                                   \
     ASK(post, held, (), (int32_t held;))                                      \
     TELL(post, watch, (post_ref_t victim; int32_t timeout_ms;))               \
-    TELL(post, nothing, ())
+    TELL(post, nothing, ())                                                   \
+    ASK(post, finished, (), (int32_t unused;))
 TROUPE_PROTOCOL(post)
 
 struct post {
@@ -35,6 +36,7 @@ struct post {
 };
 
 static atomic_int watch_error; /* how the actor's own ask ended */
+static atomic_int finished;    /* survivors that need us no more */
 
 static int on_who(troupe_self_t *self, struct post *p, const post_who_t *m)
 {
@@ -85,9 +87,19 @@ static int on_nothing(troupe_self_t *self, struct post *p,
     return 0;
 }
 
+static int on_finished(troupe_self_t *self, struct post *p,
+                       const post_finished_t *m)
+{
+    (void)p, (void)m;
+    atomic_fetch_add(&finished, 1);
+    troupe_wake(self);
+    return post_finished_reply(self, (post_finished_result_t){ 0 });
+}
+
 TROUPE_ACTOR(post, struct post, .who = on_who, .add = on_add,
              .never = on_never, .held = on_held, .watch = on_watch,
-             .nothing = on_nothing)
+             .nothing = on_nothing,
+             .finished = on_finished)
 
 /* --- what survivors do ---------------------------------------------------- */
 
@@ -169,6 +181,32 @@ static void check_living(troupe_t *troupe, const post_ref_t *posts, int size)
         }
 }
 
+static int all_finished(void *arg)
+{
+    return atomic_load(&finished) == *(int *)arg;
+}
+
+/* Who leaves is as good as dead to the others, so nobody does before all
+ * have finished. An answer may be lost when its sender leaves first. */
+static void finish_together(troupe_t *troupe, const post_ref_t *posts,
+                            int size)
+{
+    int survivors = size - 1;
+
+    for (int i = 0; i < size; i++) {
+        int rc = i == VICTIM ? 0
+                             : post_finished(troupe, posts[i],
+                                             (post_finished_t){},
+                                             FABRIC_DEADLINE_MS, NULL);
+
+        CHECK(rc == 0 || rc == TROUPE_ENODE ||
+              (test_is_fabric() && rc == TROUPE_ETIMEDOUT));
+    }
+    CHECK_EQ(troupe_serve_until(troupe, all_finished, &survivors,
+                                TEST_SOON_MS),
+             0);
+}
+
 /* MPI_Finalize may hang after a death, so nobody calls it. */
 static void leave(void)
 {
@@ -179,6 +217,13 @@ static void leave(void)
     _exit(test_status());
 }
 
+/* A failed MUST. */
+static void leave_failed(void)
+{
+    test_failures++;
+    leave();
+}
+
 int main(void)
 {
     post_ref_t posts[RANKS_MAX], mine;
@@ -187,6 +232,7 @@ int main(void)
     troupe_t *troupe = test_start(&size, NULL);
     double begin;
 
+    atexit(leave_failed);
     if (size < 3 || size > RANKS_MAX)
         MUST(TROUPE_EINVAL);
     MUST(post_spawn(troupe, "post", NULL, &mine));
@@ -202,8 +248,9 @@ int main(void)
     check_dead(troupe, posts[VICTIM]);
     check_living(troupe, posts, size);
 
-    /* Stop is collective among the living and must not hang; what was sent
-     * to the dead may have been left. */
+    finish_together(troupe, posts, size);
+
+    /* Stop must not hang; what was sent to the dead may have been left. */
     begin = test_now_ms();
     rc = troupe_stop(&troupe);
     CHECK(rc == 0 || rc == TROUPE_ETIMEDOUT);
