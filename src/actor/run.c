@@ -125,18 +125,22 @@ static void log_misunderstood(const struct tri_actor *actor,
                               const struct tri_message *message)
 {
     troupe_protocol_t *protocol = actor->actor_class->protocol;
+    const char *name = actor->actor_class->name;
+    const troupe_type_t *type;
 
-    if (message->index < protocol->types_len)
+    if (message->index >= protocol->types_len) {
+        tri_warn("an actor of class %s got message %u, but protocol %s has %u",
+                 name, message->index, protocol->name, protocol->types_len);
+        return;
+    }
+    type = &protocol->types[message->index];
+    if (is_understood(actor, message))
+        tri_warn("class %s has no handler for %s", name, type->name);
+    else
         tri_warn("an actor of class %s got message %u with another layout: "
                  "here it is %s %s of %u bytes, the sender's has %u",
-                 actor->actor_class->name, message->index,
-                 protocol->types[message->index].name,
-                 protocol->types[message->index].fields,
-                 protocol->types[message->index].bytes, message->bytes);
-    else
-        tri_warn("an actor of class %s got message %u, but protocol %s has %u",
-                 actor->actor_class->name, message->index, protocol->name,
-                 protocol->types_len);
+                 name, message->index, type->name, type->fields, type->bytes,
+                 message->bytes);
 }
 
 /*
