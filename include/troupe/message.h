@@ -106,6 +106,13 @@ int troupe_ask_take(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
                     const void *message, size_t bytes, int timeout_ms,
                     const void **result_p);
 
+/*
+ * troupe_ask with a request built in place by troupe_message_new.
+ * Ownership: the message is the library's, also on error.
+ */
+int troupe_ask_send(troupe_from_t from, troupe_ref_t to, void *message,
+                    int timeout_ms, void *result_p);
+
 /* A function of any type, cast back by the typed invoker that knows it. */
 typedef void (*troupe_any_fn_t)(void);
 
@@ -167,6 +174,13 @@ troupe_token_t troupe_reply_later(troupe_self_t *self);
 int troupe_reply_to(troupe_from_t from, troupe_token_t token,
                     troupe_type_t *type, const void *result, size_t bytes);
 int troupe_reply_error_to(troupe_from_t from, troupe_token_t token, int error);
+
+/*
+ * Answers the ask of a token with a result made by troupe_result_new. As
+ * troupe_send.
+ */
+int troupe_reply_send_to(troupe_from_t from, troupe_token_t token,
+                         void *result);
 
 /*
  * Passes the message being handled on to another actor, unchanged, with its

@@ -22,9 +22,13 @@
  *                                            the same, result to be dropped
  *     counter_read_then(self, to, message, timeout_ms, then, arg)
  *                                            ask from an actor
+ *     counter_read_new(from, tail_bytes)     build a request in place, then
+ *     counter_read_send(troupe, to, message, timeout_ms, &result)
  *     counter_read_reply(self, result)       answer
  *     counter_read_reply_to(from, token, result)
  *     counter_read_result_new(from, tail_bytes)
+ *                                            build a result in place, for
+ *                                            troupe_reply_send, _send_to
  *     counter_self(self), counter_forward(self, to)
  *     counter_resolve(from, address, timeout_ms, &ref)
  * whose contracts are those of their untyped twins in troupe/message.h and
@@ -129,6 +133,14 @@
     }
 
 #define TROUPE_CALLS_ASK_(protocol, message, fields, result)                  \
+    TROUPE_CALLS_BUILD_(protocol, message)                                    \
+    TROUPE_INLINE_ int protocol##_##message##_send(                           \
+        troupe_from_t from, protocol##_ref_t to,                              \
+        protocol##_##message##_t *content, int timeout_ms,                    \
+        protocol##_##message##_result_t *result_p)                            \
+    {                                                                         \
+        return troupe_ask_send(from, to.ref, content, timeout_ms, result_p);  \
+    }                                                                         \
     TROUPE_INLINE_ int protocol##_##message(                                   \
         troupe_from_t from, protocol##_ref_t to,                              \
         protocol##_##message##_t content, int timeout_ms,                     \
@@ -211,7 +223,7 @@
 #define TROUPE_CASE_TELL_(protocol, message, fields)                          \
     case protocol##_##message##_index_:                                       \
         return troupe_handlers_.message                                       \
-                   ? troupe_handlers_.message(                                \
+                   ? (troupe_handlers_.message)(                              \
                          self, (troupe_state_t_ *)state,                      \
                          (const protocol##_##message##_t *)content)           \
                    : TROUPE_ETYPE;

@@ -329,7 +329,10 @@ static void on_died(void *context, struct tri_peer *peer)
 {
     struct tri_runtime *runtime = context;
 
-    tri_warn("rank %d has died", peer->rank);
+    if (atomic_load_explicit(&peer->left, memory_order_relaxed))
+        tri_info("rank %d has left", peer->rank);
+    else
+        tri_warn("rank %d has died", peer->rank);
     tri_asks_fail_node(&runtime->asks, peer->node, TROUPE_ENODE);
     troupe_wake((troupe_from_t){ .context_ = runtime });
 }

@@ -50,6 +50,12 @@ static void parcel_init(struct parcel *parcel, enum tri_record_kind kind,
     parcel->to_node = to.node;
 }
 
+static troupe_ref_t parcel_to(const struct parcel *parcel)
+{
+    return (troupe_ref_t){ parcel->to_node, parcel->record.slot,
+                           parcel->record.generation };
+}
+
 static void parcel_set_type(struct parcel *parcel, troupe_type_t *type)
 {
     parcel->record.type = tri_type_hash(type);
@@ -162,6 +168,22 @@ int troupe_stop_actor(troupe_from_t from, troupe_ref_t ref)
     return send_parcel(runtime, &parcel);
 }
 
+/* Moves a message to its receiver; on error it stays the caller's. */
+static int send_message(struct tri_runtime *runtime,
+                        struct tri_message *message, troupe_ref_t to,
+                        bool bounded)
+{
+    struct tri_peer *peer;
+
+    message->slot = to.slot;
+    message->generation = to.generation;
+    if (to.node == runtime->node)
+        return tri_deliver(runtime, message, bounded);
+    peer = tri_link_find(&runtime->link, to.node);
+    return peer != NULL ? tri_link_send_message(peer, message, !bounded)
+                        : TROUPE_ENODE;
+}
+
 /* --- messages built in place ---------------------------------------------------- */
 
 static void *new_message(troupe_from_t from, troupe_type_t *type,
@@ -184,6 +206,7 @@ static void *new_message(troupe_from_t from, troupe_type_t *type,
     message->kind = kind;
     message->type = type->hash;
     message->index = type->index;
+    message->made_of = type;
     message->fixed_bytes = (uint32_t)fixed_bytes;
     memset(message->payload, 0, fixed_bytes);
     return message->payload;
@@ -204,22 +227,6 @@ void *troupe_result_new(troupe_from_t from, troupe_type_t *type,
                         : new_message(from, type, type->result_bytes,
                                       tail_bytes, TROUPE_TYPE_RESULT_TAIL,
                                       TRI_REPLY);
-}
-
-/* Moves a message to its receiver; on error it stays the caller's. */
-static int send_message(struct tri_runtime *runtime,
-                        struct tri_message *message, troupe_ref_t to,
-                        bool bounded)
-{
-    struct tri_peer *peer;
-
-    message->slot = to.slot;
-    message->generation = to.generation;
-    if (to.node == runtime->node)
-        return tri_deliver(runtime, message, bounded);
-    peer = tri_link_find(&runtime->link, to.node);
-    return peer != NULL ? tri_link_send_message(peer, message, !bounded)
-                        : TROUPE_ENODE;
 }
 
 int troupe_send(troupe_from_t from, troupe_ref_t to, void *content)
@@ -289,10 +296,25 @@ static int wait_for(struct tri_runtime *runtime, struct tri_seat *seat,
     return waiter->error; /* it ended, at the last moment perhaps */
 }
 
+/* Sends what was prepared, or built in place: then it is gone on success. */
+static int send_request(struct tri_runtime *runtime,
+                        const struct parcel *parcel,
+                        struct tri_message *built)
+{
+    if (built == NULL)
+        return send_parcel(runtime, parcel);
+    built->kind = TRI_ASK;
+    built->ask = parcel->record.ask;
+    built->deadline_ms = (uint32_t)parcel->record.value;
+    built->sender = (troupe_ref_t){ .node = runtime->node };
+    return send_message(runtime, built, parcel_to(parcel), true);
+}
+
 /* Sends a prepared request and waits in a seat of its own. */
 static int ask_and_wait(struct tri_runtime *runtime, struct parcel *parcel,
-                        const troupe_type_t *type, uint32_t result_bytes,
-                        struct tri_waiter *waiter, uint32_t timeout_ms)
+                        struct tri_message *built, const troupe_type_t *type,
+                        uint32_t result_bytes, struct tri_waiter *waiter,
+                        uint32_t timeout_ms)
 {
     struct tri_seat seat;
     struct tri_ask_spec spec = {
@@ -310,12 +332,16 @@ static int ask_and_wait(struct tri_runtime *runtime, struct parcel *parcel,
     rc = tri_asks_begin(&runtime->asks, &spec, &id);
     if (rc == 0) {
         parcel_set_ask(parcel, id, timeout_ms);
-        rc = send_parcel(runtime, parcel);
-        if (rc == 0)
+        rc = send_request(runtime, parcel, built);
+        if (rc == 0) {
+            built = NULL;
             rc = wait_for(runtime, &seat, waiter, id, spec.deadline_ns);
-        else if (!tri_asks_cancel(&runtime->asks, id))
+        } else if (!tri_asks_cancel(&runtime->asks, id)) {
             rc = waiter->error; /* the node died in between */
+        }
     }
+    if (built != NULL)
+        tri_message_free(built); /* it was not sent */
     tri_seat_leave(&seat);
     return rc;
 }
@@ -339,7 +365,7 @@ static int ask(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
     parcel_init(&parcel, TRI_ASK, to, sender_of(runtime, self), message,
                 bytes);
     parcel_set_type(&parcel, type);
-    return ask_and_wait(runtime, &parcel, type, 0, waiter, ms);
+    return ask_and_wait(runtime, &parcel, NULL, type, 0, waiter, ms);
 }
 
 int troupe_ask(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
@@ -363,6 +389,32 @@ int troupe_ask_take(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
     return rc;
 }
 
+int troupe_ask_send(troupe_from_t from, troupe_ref_t to, void *content,
+                    int timeout_ms, void *result_p)
+{
+    struct tri_waiter waiter = { .result = result_p };
+    troupe_self_t *self;
+    struct tri_runtime *runtime = tri_runtime_of(from, &self);
+    struct tri_message *built;
+    struct parcel parcel;
+    uint32_t ms;
+    int rc;
+
+    if (content == NULL)
+        return TROUPE_EINVAL;
+    built = tri_message_of(content);
+    rc = runtime == NULL ? TROUPE_EINVAL : timeout_of(runtime, timeout_ms, &ms);
+    if (rc == 0 && is_in_handler(self))
+        rc = TROUPE_ECONTEXT;
+    if (rc != 0) {
+        tri_message_free(built);
+        return rc;
+    }
+    parcel_init(&parcel, TRI_ASK, to, sender_of(runtime, self), NULL, 0);
+    return ask_and_wait(runtime, &parcel, built, built->made_of, 0, &waiter,
+                        ms);
+}
+
 int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
                  size_t name_len, uint32_t protocol, uint32_t timeout_ms,
                  troupe_ref_t *ref_p)
@@ -377,7 +429,7 @@ int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
         return TROUPE_ECONTEXT;
     parcel_init(&parcel, TRI_RESOLVE, to, me, name, name_len);
     parcel.record.type = protocol;
-    rc = ask_and_wait(runtime, &parcel, NULL, sizeof(*ref_p), &waiter,
+    rc = ask_and_wait(runtime, &parcel, NULL, NULL, sizeof(*ref_p), &waiter,
                       timeout_ms);
     return rc == TROUPE_ETIMEDOUT ? TROUPE_ENONAME : rc;
 }
@@ -467,32 +519,47 @@ int troupe_reply(troupe_self_t *self, troupe_type_t *type, const void *result,
     return answer(self->runtime, take_open_ask(self), 0, result, bytes);
 }
 
+/* On success the result is the library's. */
+static int answer_with(struct tri_runtime *runtime, troupe_token_t token,
+                       struct tri_message *reply)
+{
+    struct tri_peer *peer;
+
+    if (reply->type != token.type)
+        return TROUPE_ETYPE;
+    reply->kind = TRI_REPLY;
+    reply->ask = token.ask;
+    reply->value = 0;
+    reply->sender = (troupe_ref_t){ .node = runtime->node };
+    if (token.node == runtime->node) {
+        tri_asks_complete_message(&runtime->asks, reply->ask, reply);
+        return 0;
+    }
+    peer = tri_link_find(&runtime->link, token.node);
+    return peer != NULL ? tri_link_send_message(peer, reply, true)
+                        : TROUPE_ENODE;
+}
+
 int troupe_reply_send(troupe_self_t *self, void *result)
 {
-    struct tri_message *reply;
-    struct tri_peer *peer;
     int rc;
 
     if (!has_open_ask(self) || result == NULL)
         return TROUPE_EINVAL;
-    reply = tri_message_of(result);
-    if (reply->type != self->open.type)
-        return TROUPE_ETYPE;
-    reply->kind = TRI_REPLY;
-    reply->ask = self->open.ask;
-    reply->value = 0;
-    reply->sender = (troupe_ref_t){ .node = self->runtime->node };
-    if (self->open.node == self->runtime->node) {
-        take_open_ask(self);
-        tri_asks_complete_message(&self->runtime->asks, reply->ask, reply);
-        return 0;
-    }
-    peer = tri_link_find(&self->runtime->link, self->open.node);
-    rc = peer != NULL ? tri_link_send_message(peer, reply, true)
-                      : TROUPE_ENODE;
+    rc = answer_with(self->runtime, self->open, tri_message_of(result));
     if (rc == 0)
         take_open_ask(self);
     return rc;
+}
+
+int troupe_reply_send_to(troupe_from_t from, troupe_token_t token, void *result)
+{
+    troupe_self_t *self;
+    struct tri_runtime *runtime = tri_runtime_of(from, &self);
+
+    if (runtime == NULL || token.node == 0 || result == NULL)
+        return TROUPE_EINVAL;
+    return answer_with(runtime, token, tri_message_of(result));
 }
 
 int troupe_reply_error(troupe_self_t *self, int error)
@@ -566,8 +633,9 @@ const void *troupe_keep(troupe_self_t *self)
         entry->result = NULL;
         return result != NULL ? result->payload : NULL;
     }
-    message->fixed_bytes =
-        self->actor->actor_class->protocol->types[message->index].bytes;
+    message->made_of =
+        &self->actor->actor_class->protocol->types[message->index];
+    message->fixed_bytes = message->made_of->bytes;
     self->kept = true;
     return message->payload;
 }

@@ -556,6 +556,11 @@ static void on_record(void *context, void *peer_, const struct tri_record *recor
         peer->partial = NULL;
     }
     peer->skip_bytes = 0;
+    if (tri_unlikely(record->kind == TRI_BYE)) {
+        count_received(peer);
+        atomic_store_explicit(&peer->left, 1, memory_order_relaxed);
+        return;
+    }
     if (tri_unlikely(record->total_bytes > record->bytes)) {
         begin_partial(link, peer, record, payload);
         return;
@@ -612,6 +617,35 @@ void tri_link_kill(struct tri_peer *peer)
     drop_channel_locked(peer);
     peer_unlock(peer);
     events->died(events->context, peer);
+}
+
+/* --- leaving ---------------------------------------------------------------------------- */
+
+static bool had_to_do_with(struct tri_peer *peer)
+{
+    return peer->link != NULL && !tri_peer_is_dead(peer) &&
+           (atomic_load_explicit(&peer->state, memory_order_relaxed) ==
+                TRI_PEER_UP ||
+            atomic_load_explicit(&peer->received, memory_order_relaxed) > 0);
+}
+
+void tri_link_say_bye(struct tri_link *link)
+{
+    struct tri_record record = { .kind = TRI_BYE,
+                                 .sender_node = link->config.node };
+
+    for (uint32_t i = 0; i < link->config.peers_len; i++)
+        if (had_to_do_with(&link->peers[i]))
+            tri_link_send(&link->peers[i], &record, NULL, true);
+}
+
+bool tri_link_all_left(struct tri_link *link)
+{
+    for (uint32_t i = 0; i < link->config.peers_len; i++)
+        if (had_to_do_with(&link->peers[i]) &&
+            !atomic_load_explicit(&link->peers[i].left, memory_order_relaxed))
+            return false;
+    return true;
 }
 
 /* --- polling --------------------------------------------------------------------------- */

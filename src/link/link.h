@@ -39,6 +39,7 @@ struct tri_peer {
     _Atomic uint32_t state; /* enum tri_peer_state */
     struct tri_lock lock;   /* the channel and what is marked "lock" */
     _Atomic uint32_t again; /* somebody found the lock held: look again */
+    _Atomic uint32_t left;   /* it said goodbye */
     _Atomic uint32_t broken; /* its connection closed: connect anew */
     struct tri_message *_Atomic inbox; /* newest first, as in a mailbox */
     _Atomic size_t outbox_bytes;
@@ -170,6 +171,12 @@ static inline bool tri_link_is_dirty(struct tri_link *link)
 {
     return atomic_load_explicit(&link->dirty, memory_order_relaxed) != NULL;
 }
+
+/* Tells the living peers that had to do with us that we stop. */
+void tri_link_say_bye(struct tri_link *link);
+
+/* True when all peers that we had to do with have said so, or have died. */
+bool tri_link_all_left(struct tri_link *link);
 
 /* Declares a peer dead: no more sends, queued messages are undelivered.
  * Any thread. */

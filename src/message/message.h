@@ -20,7 +20,10 @@ enum {
 };
 
 struct tri_message {
-    struct tri_message *next;
+    union {
+        struct tri_message *next;
+        const troupe_type_t *made_of; /* while the program builds it */
+    };
     uint32_t bytes; /* payload */
     uint16_t index;
     uint8_t kind;

@@ -8,7 +8,9 @@
  *   2. all actors stop, here;
  *   3. the threads end;
  *   4. all ranks have come here, so nobody takes an exit for a death.
- * When a rank has died, the steps that need all ranks are left out.
+ * When a rank has died, MPI's collectives could hang. Then each rank waits for
+ * its own quiet only, and step 4 is a goodbye among those who exchanged
+ * messages, before their threads end.
  */
 
 #include <stdlib.h>
@@ -112,6 +114,20 @@ static int wait_in_naps(struct stop *stop, struct tri_seat *seat,
     return rc;
 }
 
+static void report_unrest(struct tri_runtime *runtime)
+{
+    struct tri_link_census census = tri_link_census(&runtime->link);
+
+    tri_warn("stopping although this rank is not quiet: %s%s%llu messages "
+             "sent, %llu received",
+             tri_scheduler_is_quiet(&runtime->scheduler)
+                 ? ""
+                 : "actors are running, ",
+             census.waiting ? "messages wait to be sent, " : "",
+             (unsigned long long)census.sent,
+             (unsigned long long)census.received);
+}
+
 static void become_quiet(struct stop *stop, struct tri_seat *seat)
 {
     bool all = stop->troupe->job != NULL && stop->troupe->runtime.size > 1;
@@ -120,6 +136,8 @@ static void become_quiet(struct stop *stop, struct tri_seat *seat)
         wait_in_naps(stop, seat, advance_quiet, stop->deadline_ns);
     if (!all || has_lost_ranks(stop->troupe))
         wait_in_naps(stop, seat, is_quiet_alone, stop->quiet_deadline_ns);
+    if (!stop->is_quiet && !is_quiet_here(&stop->troupe->runtime))
+        report_unrest(&stop->troupe->runtime);
     if (stop->sum_pending || has_lost_ranks(stop->troupe))
         stop->failed = true;
 }
@@ -190,6 +208,23 @@ static int end_actors(struct stop *stop, struct tri_seat *seat)
 
 /* --- 4. together ------------------------------------------------------------------- */
 
+static bool has_said_bye(void *arg)
+{
+    struct stop *stop = arg;
+
+    return tri_link_all_left(&stop->troupe->runtime.link);
+}
+
+/* Among survivors: an exit right after this is not taken for a death. */
+static void say_bye(struct stop *stop, struct tri_seat *seat)
+{
+    if (!has_lost_ranks(stop->troupe))
+        return;
+    tri_link_say_bye(&stop->troupe->runtime.link);
+    if (wait_in_naps(stop, seat, has_said_bye, stop->deadline_ns) != 0)
+        tri_warn("not all surviving ranks came to troupe_stop in time");
+}
+
 /* Without threads and without serving: nobody sends any more. */
 static void leave_together(struct stop *stop)
 {
@@ -231,6 +266,7 @@ int troupe_stop(troupe_t **troupe_p)
     *troupe_p = NULL;
     become_quiet(&stop, &seat);
     rc = end_actors(&stop, &seat);
+    say_bye(&stop, &seat);
     tri_seat_leave(&seat);
     if (tri_scheduler_stop(&troupe->runtime.scheduler,
                            tri_now_ns() + TRI_NS_PER_MS * 100) != 0) {

@@ -37,7 +37,8 @@ enum tri_record_kind {
     TRI_STOP = 6,    /* asks an actor to stop */
     TRI_RESOLVE = 7, /* to the node: which actor has this name? payload: name
                         without 0; type: protocol hash or 0; an ask */
-    TRI_KIND_LAST = TRI_RESOLVE,
+    TRI_BYE = 8,     /* the node stops: all it sent came before */
+    TRI_KIND_LAST = TRI_BYE,
 };
 
 struct tri_record {
