@@ -395,7 +395,7 @@ static unsigned fabric_poll(struct tri_transport *transport, unsigned budget)
 
     delivered = tri_fabric_deliver(fabric, budget);
 
-    if (fabric->rx.posted_len < FABRIC_RX_BUFFERS) {
+    if (tri_fabric_rx_can_post(fabric)) {
         pthread_mutex_lock(&fabric->domain_lock);
         tri_fabric_rx_post_locked(fabric);
         pthread_mutex_unlock(&fabric->domain_lock);
@@ -427,7 +427,7 @@ static bool fabric_pending(struct tri_transport *transport)
     pthread_mutex_lock(&fabric->domain_lock);
     due = tri_fabric_send_due_locked(fabric);
     pending = fabric->rx.arrivals_len > 0 ||
-              fabric->rx.posted_len < FABRIC_RX_BUFFERS ||
+              tri_fabric_rx_can_post(fabric) ||
               due <= tri_now_ns() || tri_fabric_tx_pending(fabric);
     if (!pending && fabric->cq_fd >= 0) {
         if (due != UINT64_MAX)

@@ -59,6 +59,9 @@
 /* Receive buffers: a frame's length at least is left when one is full. */
 #define FABRIC_RX_BUFFERS 4
 #define FABRIC_RX_BUFFER_BYTES (256u * 1024)
+/* Buffers in all: some may have to wait for a peer that stopped in the middle
+ * of a frame, see fabric_rx.c. */
+#define FABRIC_RX_BUFFERS_MAX 64
 
 /* Completions taken in at once. */
 #define FABRIC_CQ_BATCH 32
@@ -123,10 +126,20 @@ struct fabric_channel {
 
 TAILQ_HEAD(fabric_channels, fabric_channel);
 
+enum fabric_rx_state {
+    FABRIC_RX_FREE,
+    FABRIC_RX_POSTED,
+    FABRIC_RX_SETTLING, /* let go of, but frames in it are still arriving */
+};
+
 struct fabric_rx_buffer {
     struct fabric_op op;
-    unsigned char *data;
-    bool posted;
+    unsigned char *data; /* NULL: not made yet */
+    struct fid_mr *mr;
+    void *descriptor;
+    enum fabric_rx_state state;
+    size_t arrived_bytes; /* delivered out of it */
+    size_t used_bytes;    /* up to here it was given to frames */
 };
 
 /* A frame that arrived and was not delivered yet. */
@@ -134,7 +147,7 @@ struct fabric_arrival {
     struct fabric_rx_buffer *buffer;
     const unsigned char *data;
     size_t bytes;
-    bool releases; /* the buffer is ours again behind this one */
+    bool releases; /* the provider lets the buffer go with this one */
 };
 
 /* Nodes that were accepted. Open addressing, linear probing; node 0: free. */
@@ -145,17 +158,16 @@ struct fabric_peer {
 
 /* Poll's alone, but for the buffers' posting (under domain_lock). */
 struct fabric_rx {
-    struct fabric_rx_buffer buffers[FABRIC_RX_BUFFERS];
-    unsigned char *memory;
-    struct fid_mr *mr;
-    void *descriptor;
+    struct fabric_rx_buffer buffers[FABRIC_RX_BUFFERS_MAX];
     struct fabric_arrival arrivals[FABRIC_CQ_BATCH];
     unsigned arrivals_len, arrivals_at;
     unsigned posted_len;
+    unsigned settling_len;
     const char *error; /* of a failed receive, to be reported */
     struct fabric_peer *peers;
     size_t peers_len, peers_size;
-    unsigned char *bounce; /* one aligned frame */
+    unsigned char bounce[TRI_FRAME_BYTES_MAX]
+        __attribute__((aligned(16))); /* one aligned frame */
 };
 
 struct fabric {
@@ -273,6 +285,9 @@ void tri_fabric_rx_fini(struct fabric *fabric);
 
 /* Hands free buffers to the provider. Errors: ETRANSPORT; logged. */
 int tri_fabric_rx_post_locked(struct fabric *fabric);
+
+/* True when posting would do something. */
+bool tri_fabric_rx_can_post(const struct fabric *fabric);
 
 /* A receive has ended; under domain_lock, from poll. */
 void tri_fabric_received_locked(struct fabric *fabric,

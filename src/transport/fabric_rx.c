@@ -5,9 +5,16 @@
 /*
  * Receiving. A few large buffers take many frames each (FI_MULTI_RECV). Poll
  * notes what arrived under domain_lock, then delivers without any lock, then
- * posts the buffers that the provider has let go of. A buffer is only posted
- * again when all that arrived in it was delivered: arrivals are kept in order
- * and the last one in a buffer says that it releases it.
+ * posts buffers anew.
+ *
+ * When a buffer is free again takes care. ofi_rxm places a frame into the
+ * buffer as soon as its first bytes arrive and lets the buffer go with the
+ * last piece of it, when that is whole; but frames of other peers, in earlier
+ * pieces, may still be arriving (rxm_adjust_multi_recv and rxm_get_dyn_rbuf in
+ * libfabric 1.17). A buffer posted then would be written twice at once. So it
+ * is settling until the bytes delivered out of it are all that was given to
+ * frames, and another one takes its place meanwhile. A peer that stops in the
+ * middle of a frame holds one buffer for as long as it is stopped.
  */
 #include "transport/fabric_internal.h"
 
@@ -16,7 +23,6 @@
 
 #include "base/log.h"
 
-#define RX_BYTES ((size_t)FABRIC_RX_BUFFERS * FABRIC_RX_BUFFER_BYTES)
 #define PEERS_SIZE_MIN 64
 
 /* --- accepted nodes ------------------------------------------------------ */
@@ -146,6 +152,25 @@ static unsigned deliver_frame(struct fabric *fabric, const unsigned char *data,
     return deliver_records(fabric, peer, data, frame.records);
 }
 
+/* Accounts for a delivered arrival; see the head of this file. */
+static void settle(struct fabric_rx *rx, const struct fabric_arrival *arrival)
+{
+    struct fabric_rx_buffer *buffer = arrival->buffer;
+
+    buffer->arrived_bytes += arrival->bytes;
+    if (arrival->releases) {
+        buffer->state = FABRIC_RX_SETTLING;
+        buffer->used_bytes =
+            (size_t)(arrival->data - buffer->data) + arrival->bytes;
+        rx->settling_len++;
+    }
+    if (buffer->state == FABRIC_RX_SETTLING &&
+        buffer->arrived_bytes >= buffer->used_bytes) {
+        buffer->state = FABRIC_RX_FREE;
+        rx->settling_len--;
+    }
+}
+
 unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget)
 {
     struct fabric_rx *rx = &fabric->rx;
@@ -156,8 +181,7 @@ unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget)
 
         if (arrival->bytes > 0)
             delivered += deliver_frame(fabric, arrival->data, arrival->bytes);
-        if (arrival->releases)
-            arrival->buffer->posted = false;
+        settle(rx, arrival);
     }
     if (rx->arrivals_at == rx->arrivals_len)
         rx->arrivals_at = rx->arrivals_len = 0;
@@ -208,65 +232,91 @@ void tri_fabric_receive_failed_locked(struct fabric *fabric,
                            : "a receive failed";
     tri_debug("fabric: receive: %s", fi_strerror(error->err));
     if (releases)
-        arrival_add(&fabric->rx, buffer, NULL, 0, true);
+        arrival_add(&fabric->rx, buffer,
+                    error->buf ? error->buf : buffer->data, 0, true);
+}
+
+static int buffer_make(struct fabric *fabric, struct fabric_rx_buffer *buffer)
+{
+    void *data = mmap(NULL, FABRIC_RX_BUFFER_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int rc;
+
+    if (data == MAP_FAILED)
+        return TROUPE_ENOMEM;
+    rc = tri_fabric_register(fabric, data, FABRIC_RX_BUFFER_BYTES, FI_RECV,
+                             &buffer->mr);
+    if (rc != 0) {
+        munmap(data, FABRIC_RX_BUFFER_BYTES);
+        return rc;
+    }
+    buffer->op.kind = FABRIC_OP_RECEIVE;
+    buffer->data = data;
+    buffer->descriptor = buffer->mr ? fi_mr_desc(buffer->mr) : NULL;
+    return 0;
+}
+
+static int buffer_post(struct fabric *fabric, struct fabric_rx_buffer *buffer)
+{
+    struct iovec iov = { buffer->data, FABRIC_RX_BUFFER_BYTES };
+    struct fi_msg msg = { .msg_iov = &iov,
+                          .desc = &buffer->descriptor,
+                          .iov_count = 1,
+                          .addr = FI_ADDR_UNSPEC,
+                          .context = &buffer->op.context };
+    ssize_t rc = fi_recvmsg(fabric->ep, &msg, FI_MULTI_RECV);
+
+    if (rc == -FI_EAGAIN)
+        return TROUPE_EFULL;
+    if (rc != 0) {
+        tri_error("fabric: posting a receive buffer: %s",
+                  fi_strerror((int)-rc));
+        return TROUPE_ETRANSPORT;
+    }
+    buffer->state = FABRIC_RX_POSTED;
+    buffer->arrived_bytes = 0;
+    buffer->used_bytes = 0;
+    fabric->rx.posted_len++;
+    return 0;
+}
+
+bool tri_fabric_rx_can_post(const struct fabric *fabric)
+{
+    const struct fabric_rx *rx = &fabric->rx;
+
+    return rx->posted_len < FABRIC_RX_BUFFERS &&
+           rx->posted_len + rx->settling_len < FABRIC_RX_BUFFERS_MAX;
 }
 
 int tri_fabric_rx_post_locked(struct fabric *fabric)
 {
     struct fabric_rx *rx = &fabric->rx;
+    int rc = 0;
 
-    for (size_t i = 0; i < FABRIC_RX_BUFFERS; i++) {
+    for (size_t i = 0; rc == 0 && i < FABRIC_RX_BUFFERS_MAX &&
+                       rx->posted_len < FABRIC_RX_BUFFERS; i++) {
         struct fabric_rx_buffer *buffer = &rx->buffers[i];
-        struct iovec iov = { buffer->data, FABRIC_RX_BUFFER_BYTES };
-        struct fi_msg msg = { .msg_iov = &iov,
-                              .desc = &rx->descriptor,
-                              .iov_count = 1,
-                              .addr = FI_ADDR_UNSPEC,
-                              .context = &buffer->op.context };
-        ssize_t rc;
 
-        if (buffer->posted)
+        if (buffer->state != FABRIC_RX_FREE)
             continue;
-        rc = fi_recvmsg(fabric->ep, &msg, FI_MULTI_RECV);
-        if (rc == -FI_EAGAIN)
-            return 0; /* the next poll tries again */
-        if (rc != 0) {
-            tri_error("fabric: posting a receive buffer: %s",
-                      fi_strerror((int)-rc));
-            return TROUPE_ETRANSPORT;
-        }
-        buffer->posted = true;
-        rx->posted_len++;
+        if (!buffer->data)
+            rc = buffer_make(fabric, buffer);
+        if (rc == 0)
+            rc = buffer_post(fabric, buffer);
     }
-    return 0;
+    return rc == TROUPE_EFULL ? 0 : rc; /* the next poll tries again */
 }
 
 int tri_fabric_rx_init(struct fabric *fabric)
 {
     struct fabric_rx *rx = &fabric->rx;
     size_t min_bytes = TRI_FRAME_BYTES_MAX;
-    size_t bytes = RX_BYTES + TRI_FRAME_BYTES_MAX;
     int rc;
 
     rx->peers = calloc(PEERS_SIZE_MIN, sizeof(*rx->peers));
     if (!rx->peers)
         return TROUPE_ENOMEM;
     rx->peers_size = PEERS_SIZE_MIN;
-    rx->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (rx->memory == MAP_FAILED) {
-        rx->memory = NULL;
-        return TROUPE_ENOMEM;
-    }
-    rx->bounce = rx->memory + RX_BYTES;
-    rc = tri_fabric_register(fabric, rx->memory, RX_BYTES, FI_RECV, &rx->mr);
-    if (rc != 0)
-        return rc;
-    rx->descriptor = rx->mr ? fi_mr_desc(rx->mr) : NULL;
-    for (size_t i = 0; i < FABRIC_RX_BUFFERS; i++) {
-        rx->buffers[i].op.kind = FABRIC_OP_RECEIVE;
-        rx->buffers[i].data = rx->memory + i * FABRIC_RX_BUFFER_BYTES;
-    }
     rc = fi_setopt(&fabric->ep->fid, FI_OPT_ENDPOINT, FI_OPT_MIN_MULTI_RECV,
                    &min_bytes, sizeof(min_bytes));
     if (rc != 0) {
@@ -280,9 +330,11 @@ void tri_fabric_rx_fini(struct fabric *fabric)
 {
     struct fabric_rx *rx = &fabric->rx;
 
-    if (rx->mr)
-        fi_close(&rx->mr->fid);
-    if (rx->memory)
-        munmap(rx->memory, RX_BYTES + TRI_FRAME_BYTES_MAX);
+    for (size_t i = 0; i < FABRIC_RX_BUFFERS_MAX; i++) {
+        if (rx->buffers[i].mr)
+            fi_close(&rx->buffers[i].mr->fid);
+        if (rx->buffers[i].data)
+            munmap(rx->buffers[i].data, FABRIC_RX_BUFFER_BYTES);
+    }
     free(rx->peers);
 }

@@ -86,6 +86,7 @@ static int ring_open(const struct tri_transport_config *config,
         goto fail;
     ring->config = *config;
     ring->shape = shape_for(config->peers_max);
+    ring->cma = (int)config->cma;
     /* One more than peers: a node may talk to itself. */
     ring->ins_max = config->peers_max + 1;
     ring->ins = calloc(ring->ins_max, sizeof(*ring->ins));
@@ -325,9 +326,12 @@ static unsigned poll_in(struct ring *ring, unsigned slot, struct ring_in *in,
     while (n < budget &&
            (found = tri_ring_next(&in->rx, &record, &payload)) ==
                TRI_RING_RECORD) {
-        events->record(events->context, in->context, &record, payload);
-        tri_ring_release(&in->rx);
         n++;
+        if (tri_likely(record.kind != TRI_PULL) || !events->pull)
+            events->record(events->context, in->context, &record, payload);
+        else if (!events->pull(events->context, in->context, &record, payload))
+            break; /* others first; the record stays where it is */
+        tri_ring_release(&in->rx);
     }
     if (tri_unlikely(found == TRI_RING_CLOSED || found == TRI_RING_GARBAGE))
         end_in(ring, slot, in, found);
@@ -495,6 +499,8 @@ const struct tri_transport_ops tri_transport_ring = {
     .reserve = ring_reserve,
     .commit = ring_commit,
     .unread = ring_unread,
+    .pull_bytes_min = ring_pull_bytes_min,
+    .pull = ring_pull,
     .poll = ring_poll,
     .pending = ring_pending,
     .wait_fd = ring_wait_fd,

@@ -30,6 +30,7 @@ struct ring_peer {
     uint64_t node;
     uint64_t watch; /* of the pidfd */
     int pidfd;      /* -1: none */
+    pid_t pid;      /* 0: in a namespace that we do not see */
     unsigned refs;
     bool dead;
     bool has_bell;
@@ -81,6 +82,8 @@ struct ring {
     _Atomic unsigned waiting;   /* channels that wait */
     _Atomic bool deaths;        /* inbound rings of dead peers are to go */
     unsigned turn;              /* where the next poll begins */
+    _Atomic int cma;            /* enum tri_cma; AUTO until probed */
+    _Atomic bool probing;
 
     pthread_mutex_t lock;
     struct ring_peer *peers;
@@ -114,6 +117,10 @@ struct ring_peer *ring_peer_hold_locked(struct ring *ring, uint64_t node,
                                         int socket, pid_t pid);
 void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer);
 
+/* The process of a node. Takes the lock. Errors: ENODE (it has ended),
+ * ETRANSPORT (not visible from here). */
+int ring_peer_pid(struct ring *ring, uint64_t node, pid_t *pid_p);
+
 /* Takes over the descriptors of a peer's bell, or closes them. */
 int ring_peer_take_bell_locked(struct ring_peer *peer, int page_fd,
                                int event_fd);
@@ -127,6 +134,12 @@ void ring_peer_end_locked(struct ring *ring, struct ring_peer *peer);
 /* Raises `lost`, and has poll look after what is left. Without the lock. */
 void ring_tell_lost(struct ring *ring, uint64_t node,
                     enum tri_evidence evidence);
+
+/* ring_pull.c */
+
+size_t ring_pull_bytes_min(struct tri_transport *transport);
+int ring_pull(struct tri_transport *transport, uint64_t node, uint64_t address,
+              void *into, size_t bytes);
 
 /* ring_connect.c */
 

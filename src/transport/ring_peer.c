@@ -56,6 +56,7 @@ struct ring_peer *ring_peer_hold_locked(struct ring *ring, uint64_t node,
             return NULL;
         peer->node = node;
         peer->pidfd = -1;
+        peer->pid = pid;
         error = tri_process_watch(socket, pid, &peer->pidfd);
         peer->dead = error == TROUPE_ENODE;
         peer->watch = ++ring->watches;
@@ -87,6 +88,23 @@ void ring_peer_release_locked(struct ring *ring, struct ring_peer *peer)
         tri_bell_fini(&peer->bell);
     free(peer);
     ring_listen_again_locked(ring);
+}
+
+int ring_peer_pid(struct ring *ring, uint64_t node, pid_t *pid_p)
+{
+    struct ring_peer *peer;
+    int error = 0;
+
+    pthread_mutex_lock(&ring->lock);
+    peer = peer_find_locked(ring, node);
+    if (!peer || peer->dead)
+        error = TROUPE_ENODE;
+    else if (peer->pid <= 0)
+        error = TROUPE_ETRANSPORT;
+    else
+        *pid_p = peer->pid;
+    pthread_mutex_unlock(&ring->lock);
+    return error;
 }
 
 int ring_peer_take_bell_locked(struct ring_peer *peer, int page_fd,

@@ -55,6 +55,14 @@ struct tri_transport_events {
     void (*record)(void *context, void *peer, const struct tri_record *record,
                    const void *payload);
 
+    /*
+     * As `record`, for a TRI_PULL over a transport that can pull. False: it
+     * is not done; the transport delivers nothing more from this peer, and
+     * raises the same event at the next poll. From poll.
+     */
+    bool (*pull)(void *context, void *peer, const struct tri_record *record,
+                 const void *payload);
+
     /* Called from poll or control, maybe more than once. */
     void (*lost)(void *context, uint64_t node, enum tri_evidence evidence);
 
@@ -66,6 +74,13 @@ struct tri_transport_events {
     void (*writable)(void *context, void *peer);
 };
 
+/* Whether large messages are read from the sender's memory. */
+enum tri_cma {
+    TRI_CMA_AUTO, /* where a probe finds it faster */
+    TRI_CMA_ON,
+    TRI_CMA_OFF,
+};
+
 struct tri_transport_config {
     uint64_t node;         /* our own id */
     uint64_t job_nonce;    /* same in all nodes of the job, unguessable */
@@ -73,6 +88,7 @@ struct tri_transport_config {
     struct tri_bell *bell; /* wakes this node's poller */
     const char *provider;  /* fabric: libfabric provider name */
     const char *interface; /* fabric: address or interface name, or NULL */
+    enum tri_cma cma;      /* ring */
     struct tri_transport_events events;
 };
 
@@ -138,6 +154,20 @@ struct tri_transport_ops {
     /* True when poll has work and the caller must not sleep. Called with the
      * bell armed. */
     bool (*pending)(struct tri_transport *transport);
+
+    /*
+     * The size from which messages had better be pulled; 0: none. May take a
+     * millisecond at the first call. Any thread. NULL: never.
+     */
+    size_t (*pull_bytes_min)(struct tri_transport *transport);
+
+    /*
+     * Reads memory of a peer's process. With the poll lock held. Errors: ENODE
+     * (the process is gone), ETRANSPORT (it cannot be read). NULL: a TRI_PULL
+     * is garbage.
+     */
+    int (*pull)(struct tri_transport *transport, uint64_t node,
+                uint64_t address, void *into, size_t bytes);
 
     /* A descriptor that gets readable when there is work, beside the bell;
      * -1: none, and the bell tells all. -2: none, poll every millisecond. */
