@@ -32,6 +32,10 @@ typedef struct troupe_options {
     /* Address or name of the interface for the fabric; NULL: the first one
      * that is up and not loopback, loopback when there is none. */
     const char *interface;
+    /* Large messages between ranks of a host: "on" reads them straight from
+     * the sender's memory (where the system lets us), "off" copies them
+     * through the ring, "auto" takes what a probe finds faster. */
+    const char *cma;
     /* How long a waiting thread polls before it sleeps; -1: decided from
      * the number of ranks and cores. */
     int spin_us;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "link/link.h"
+#include "link/link_internal.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -101,6 +101,19 @@ void tri_link_flush(struct tri_link *link)
 
 /* --- writing to a channel ------------------------------------------------------- */
 
+/* A message whose PULL may be lost, or may have been answered. */
+static void give_up_exposed_locked(struct tri_peer *peer)
+{
+    struct tri_link_events *events = &peer->link->config.events;
+
+    tri_pull_settle_locked(peer);
+    if (tri_likely(!tri_pull_is_exposed(peer)))
+        return;
+    tri_pull_withdraw_locked(peer);
+    events->undelivered(events->context, peer, tri_peer_pop_outbox_locked(peer),
+                        TROUPE_ETRANSPORT);
+}
+
 /*
  * Ends a channel whose connection closed, so that the next send connects anew.
  * What was under way is lost; a message that was half sent begins again.
@@ -108,6 +121,7 @@ void tri_link_flush(struct tri_link *link)
 static void drop_channel_locked(struct tri_peer *peer)
 {
     assert(tri_lock_is_held(&peer->lock));
+    give_up_exposed_locked(peer);
     atomic_store_explicit(&peer->broken, 0, memory_order_relaxed);
     if (peer->channel != NULL)
         peer->transport->ops->disconnect(peer->channel);
@@ -168,10 +182,8 @@ static int write_locked(struct tri_peer *peer, const struct tri_record *header,
     if (offset == 0) {
         *span.record = *header;
         span.record->value = value_on_wire(header);
-        atomic_store_explicit(
-            &peer->sent,
-            atomic_load_explicit(&peer->sent, memory_order_relaxed) + 1,
-            memory_order_relaxed);
+        if (tri_likely(!peer->first_counted))
+            tri_count_one(&peer->sent);
     } else {
         *span.record = (struct tri_record){ .kind = TRI_MORE };
     }
@@ -209,7 +221,7 @@ static void take_inbox_locked(struct tri_peer *peer)
     peer->outbox_last = last;
 }
 
-static struct tri_message *pop_outbox_locked(struct tri_peer *peer)
+struct tri_message *tri_peer_pop_outbox_locked(struct tri_peer *peer)
 {
     struct tri_message *message = peer->outbox_first;
 
@@ -218,10 +230,27 @@ static struct tri_message *pop_outbox_locked(struct tri_peer *peer)
     if (peer->outbox_first == NULL)
         peer->outbox_last = NULL;
     peer->outbox_offset = 0;
+    peer->first_counted = false;
     atomic_fetch_sub_explicit(&peer->outbox_bytes,
                               message->bytes + sizeof(*message),
                               memory_order_relaxed);
     return message;
+}
+
+/* The header of a queued message, whose deadline is a point in time. */
+static void queued_header(const struct tri_message *message,
+                          struct tri_record *record_p)
+{
+    tri_record_of_message(message, record_p);
+    if (message->kind == TRI_ASK || message->kind == TRI_RESOLVE)
+        record_p->value = (int32_t)message->deadline_ms;
+}
+
+void tri_peer_header(const struct tri_message *message,
+                     struct tri_record *record_p)
+{
+    queued_header(message, record_p);
+    record_p->value = value_on_wire(record_p);
 }
 
 static int write_first_locked(struct tri_peer *peer)
@@ -232,14 +261,13 @@ static int write_first_locked(struct tri_peer *peer)
     int rc;
 
     assert(tri_lock_is_held(&peer->lock));
-    tri_record_of_message(message, &header);
-    if (message->kind == TRI_ASK || message->kind == TRI_RESOLVE)
-        header.value = (int32_t)message->deadline_ms;
+    queued_header(message, &header);
     do {
         rc = write_locked(peer, &header, message->payload, peer->outbox_offset,
                           &bytes);
         if (rc != 0)
             return rc;
+        peer->first_counted = true; /* also if it has to begin again */
         peer->outbox_offset += bytes;
     } while (peer->outbox_offset < message->bytes);
     return 0;
@@ -250,10 +278,25 @@ static void drop_outbox_locked(struct tri_peer *peer, int reason)
     struct tri_link_events *events = &peer->link->config.events;
 
     assert(tri_lock_is_held(&peer->lock));
+    tri_pull_settle_locked(peer);
+    tri_pull_withdraw_locked(peer);
     take_inbox_locked(peer);
     while (peer->outbox_first != NULL)
-        events->undelivered(events->context, peer, pop_outbox_locked(peer),
-                            reason);
+        events->undelivered(events->context, peer,
+                            tri_peer_pop_outbox_locked(peer), reason);
+}
+
+/* Sends the first message of the outbox, or lets the peer have it. */
+static int send_first_locked(struct tri_peer *peer)
+{
+    int rc;
+
+    if (tri_pull_is_wanted_locked(peer))
+        return tri_pull_expose_locked(peer);
+    rc = write_first_locked(peer);
+    if (rc == 0)
+        tri_message_free(tri_peer_pop_outbox_locked(peer));
+    return rc;
 }
 
 /* Writes as much of the outbox as the channel takes. */
@@ -264,15 +307,16 @@ static void pump_locked(struct tri_peer *peer)
 
     assert(tri_lock_is_held(&peer->lock));
     take_inbox_locked(peer);
-    if (peer->outbox_first == NULL)
+    tri_pull_settle_locked(peer);
+    if (peer->outbox_first == NULL && !tri_pull_has_answer(peer))
         return;
     rc = connect_locked(peer);
-    while (rc == 0 && peer->outbox_first != NULL) {
-        rc = write_first_locked(peer);
-        if (rc == 0) {
-            tri_message_free(pop_outbox_locked(peer));
-            wrote = true;
-        }
+    if (rc == 0)
+        rc = tri_pull_answer_locked(peer);
+    while (rc == 0 && peer->outbox_first != NULL &&
+           !tri_pull_is_exposed(peer)) {
+        rc = send_first_locked(peer);
+        wrote |= rc == 0;
         if (peer->outbox_first == NULL)
             take_inbox_locked(peer);
     }
@@ -329,8 +373,7 @@ static void peer_unlock(struct tri_peer *peer)
     }
 }
 
-/* Has the outbox looked at, by us or by who holds the lock. */
-static void peer_kick(struct tri_peer *peer)
+void tri_peer_kick(struct tri_peer *peer)
 {
     unsigned rounds = 0;
 
@@ -423,7 +466,7 @@ static int add_to_outbox(struct tri_peer *peer, struct tri_message *message,
     } while (!atomic_compare_exchange_weak_explicit(
         &peer->inbox, &first, message, memory_order_release,
         memory_order_relaxed));
-    peer_kick(peer);
+    tri_peer_kick(peer);
     return 0;
 }
 
@@ -479,20 +522,20 @@ static void *on_accept(void *context, uint64_t node)
     return peer != NULL && !tri_peer_is_dead(peer) ? peer : NULL;
 }
 
-static void on_garbage(void *context, const char *reason)
+void tri_link_garbage(struct tri_link *link, const char *reason)
 {
-    struct tri_link *link = context;
-
     if (atomic_fetch_add_explicit(&link->garbage, 1, memory_order_relaxed) == 0)
         tri_warn("dropped foreign or malformed data: %s", reason);
 }
 
+static void on_garbage(void *context, const char *reason)
+{
+    tri_link_garbage(context, reason);
+}
+
 static void count_received(struct tri_peer *peer)
 {
-    atomic_store_explicit(
-        &peer->received,
-        atomic_load_explicit(&peer->received, memory_order_relaxed) + 1,
-        memory_order_relaxed);
+    tri_count_one(&peer->received);
 }
 
 /* The first piece of a large message. */
@@ -550,6 +593,14 @@ static void on_record(void *context, void *peer_, const struct tri_record *recor
         on_more(link, peer, record, payload);
         return;
     }
+    if (tri_unlikely(record->kind == TRI_PULLED)) {
+        tri_pull_on_pulled(peer, record);
+        return;
+    }
+    if (tri_unlikely(record->kind == TRI_PULL)) {
+        on_garbage(link, "a PULL over a transport that has none");
+        return;
+    }
     if (tri_unlikely(peer->partial != NULL)) {
         on_garbage(link, "a message broke off");
         tri_message_free(peer->partial);
@@ -580,13 +631,15 @@ static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
         tri_link_kill(peer);
     else if (!atomic_exchange(&peer->broken, 1))
         tri_info("the connection to rank %d closed", peer->rank);
+    if (tri_pull_is_exposed(peer))
+        tri_peer_kick(peer); /* nothing else would end its wait */
 }
 
 static void on_writable(void *context, void *peer)
 {
     (void)context;
     mark_dirty(peer);
-    peer_kick(peer);
+    tri_peer_kick(peer);
 }
 
 struct tri_transport_events tri_link_transport_events(struct tri_link *link)
@@ -595,6 +648,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
         .context = link,
         .accept = on_accept,
         .record = on_record,
+        .pull = tri_pull_on_pull,
         .lost = on_lost,
         .garbage = on_garbage,
         .writable = on_writable,
@@ -735,9 +789,10 @@ void tri_link_set_peer(struct tri_link *link, int rank, uint64_t node,
 static void free_outbox(struct tri_peer *peer)
 {
     tri_lock_acquire(&peer->lock);
+    tri_pull_withdraw_locked(peer);
     take_inbox_locked(peer);
     while (peer->outbox_first != NULL)
-        tri_message_free(pop_outbox_locked(peer));
+        tri_message_free(tri_peer_pop_outbox_locked(peer));
     tri_lock_release(&peer->lock);
 }
 

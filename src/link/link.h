@@ -49,11 +49,23 @@ struct tri_peer {
     struct tri_message *outbox_first; /* lock; taken from inbox, in order */
     struct tri_message *outbox_last;  /* lock */
     uint32_t outbox_offset;     /* lock; payload of the first already sent */
+    bool first_counted;         /* lock; the first is counted in `sent` */
+    bool no_pull;               /* lock; the peer cannot read our memory */
     uint64_t last_flush_ns;     /* lock */
+    uint64_t exposures;         /* lock; messages offered to be pulled */
+    _Atomic uint64_t exposed;   /* id of the first one while the peer may read
+                                   it, else 0; the peer reads this, too */
     bool doomed;                /* lock; its process was found gone */
     _Atomic uint64_t sent; /* messages written to the channel; writer: lock */
 
     /* receiver: the poll lock */
+    _Atomic uint64_t pulled;     /* id of ours that the peer has answered */
+    _Atomic int32_t pulled_value;
+    _Atomic int32_t answer_value;
+    _Atomic uint64_t answer;     /* id of its PULL that we have to answer; taken
+                                    by who holds the lock */
+    struct tri_pull pull;        /* of the message that is being pulled */
+    bool pulling;
     struct tri_message *partial; /* a message that arrives in pieces */
     uint32_t partial_bytes;      /* of it arrived */
     uint32_t skip_bytes;         /* of a message that had no room */
@@ -68,8 +80,8 @@ struct tri_link_events {
     void (*record)(void *context, struct tri_peer *peer,
                    const struct tri_record *record, const void *payload);
 
-    /* A message that came in pieces; the callee owns it. Its header is that
-     * of tri_message_of_record. */
+    /* A message that came in pieces or was pulled; the callee owns it. Its
+     * header is that of tri_message_of_record. */
     void (*message)(void *context, struct tri_peer *peer,
                     struct tri_message *message);
 

@@ -32,6 +32,9 @@ static const struct option {
       "libfabric provider" },
     { "interface", KIND_TEXT, AT(interface), 0, 0, NULL, NULL,
       "interface name or address for the fabric" },
+    { "cma", KIND_TEXT, AT(cma), 0, 0, "auto|on|off", "auto",
+      "large messages of a host read from the sender's memory; auto: where "
+      "that is faster" },
     { "spin_us", KIND_INT, AT(spin_us), -1, 1000000, NULL, "-1",
       "polling before sleeping; -1: by the number of ranks and cores" },
     { "mailbox_len_max", KIND_U32, AT(mailbox_len_max), 1, TRI_MAILBOX_LEN_MAX,

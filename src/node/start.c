@@ -125,6 +125,13 @@ static bool is_same_host(const troupe_t *troupe, int rank)
     return troupe->cards[rank].host == troupe->topology.host;
 }
 
+static enum tri_cma cma_of(const char *text)
+{
+    if (strcmp(text, "on") == 0)
+        return TRI_CMA_ON;
+    return strcmp(text, "off") == 0 ? TRI_CMA_OFF : TRI_CMA_AUTO;
+}
+
 static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
                           struct tri_transport **transport_p)
 {
@@ -137,6 +144,7 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
         .bell = &runtime->bell,
         .provider = runtime->options.provider,
         .interface = runtime->options.interface,
+        .cma = cma_of(runtime->options.cma),
         .events = tri_link_transport_events(&runtime->link),
     };
     int rc = ops->open(&config, transport_p);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -44,5 +45,23 @@ int tri_process_watch(int socket, pid_t pid, int *pidfd_p)
         return errno == ESRCH ? TROUPE_ENODE : TROUPE_ESYSTEM;
     fcntl(pidfd, F_SETFD, FD_CLOEXEC);
     *pidfd_p = pidfd;
+    return 0;
+}
+
+int tri_process_read(pid_t pid, uint64_t address, void *into, size_t bytes)
+{
+    char *at = into;
+
+    while (bytes > 0) {
+        struct iovec local = { at, bytes };
+        struct iovec remote = { (void *)(uintptr_t)address, bytes };
+        ssize_t n = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+
+        if (n <= 0)
+            return n < 0 && errno == ESRCH ? TROUPE_ENODE : TROUPE_ESYSTEM;
+        at += n;
+        address += (size_t)n;
+        bytes -= (size_t)n;
+    }
     return 0;
 }

@@ -19,4 +19,10 @@ int tri_process_of_socket(int socket, pid_t *pid_p, uid_t *uid_p);
  */
 int tri_process_watch(int socket, pid_t pid, int *pidfd_p);
 
+/*
+ * Reads memory of another process (or our own). Errors: ENODE (it has ended),
+ * ESYSTEM (this kernel forbids it, or there is no such memory; not logged).
+ */
+int tri_process_read(pid_t pid, uint64_t address, void *into, size_t bytes);
+
 #endif

@@ -38,8 +38,25 @@ enum tri_record_kind {
     TRI_RESOLVE = 7, /* to the node: which actor has this name? payload: name
                         without 0; type: protocol hash or 0; an ask */
     TRI_BYE = 8,     /* the node stops: all it sent came before */
-    TRI_KIND_LAST = TRI_BYE,
+    TRI_PULL = 9,    /* a large TELL, ASK or REPLY that the receiver reads from
+                        the sender's memory: its header, struct tri_pull */
+    TRI_PULLED = 10, /* ask: the id of a PULL that is done; value: 0, or an
+                        error: send it in pieces. May come between MORE */
+    TRI_KIND_LAST = TRI_PULLED,
 };
+
+/* The payload of a PULL. The sender keeps the id at guard_address for as long
+ * as the message may be read: who reads another value there afterwards has
+ * read something else. */
+struct tri_pull {
+    uint64_t address;
+    uint64_t guard_address;
+    uint64_t id; /* not 0 */
+    uint8_t kind; /* the message's */
+    uint8_t reserved[7]; /* zero */
+};
+
+_Static_assert(sizeof(struct tri_pull) == 32, "the layout of a PULL");
 
 struct tri_record {
     uint32_t bytes; /* payload in this record */
