@@ -24,8 +24,10 @@
 
 /* Below it the round trip costs more than a copy. */
 #define PULL_BYTES_MIN (64u << 10)
-/* Fits into a second-level cache with its copy, as ring slots do. */
-#define PROBE_BYTES (256u << 10)
+/* With its copy more than most second-level caches hold: large messages come
+ * from memory and go to it, and a copy within a cache would promise too much.
+ * The probe takes less than a millisecond with it. */
+#define PROBE_BYTES (512u << 10)
 #define PROBE_ROUNDS 3
 /* By how much pulling has to be faster, in percent. */
 #define GAIN_MIN 10
@@ -65,7 +67,7 @@ static enum tri_cma probe(const struct ring *ring)
     if (!overlap)
         copy_ns *= 2;
     pays = pull_ns > 0 && pull_ns * (100 + GAIN_MIN) < copy_ns * 100;
-    tri_info("ring: large messages are %s: 256 KiB take %llu ns in pieces, "
+    tri_info("ring: large messages are %s: 512 KiB take %llu ns in pieces, "
              "%llu ns pulled (0: not possible)",
              pays ? "pulled" : "sent in pieces", (unsigned long long)copy_ns,
              (unsigned long long)pull_ns);
