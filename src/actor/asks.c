@@ -82,8 +82,10 @@ static struct tri_ask *find_locked(struct tri_asks *asks, uint64_t id)
 
 static void wheel_add_locked(struct tri_asks *asks, struct tri_ask *ask)
 {
-    struct tri_ask **bucket =
-        &asks->wheel[(ask->deadline_ns / TICK_NS + 1) % TRI_ASKS_WHEEL_LEN];
+    /* The asker may have lost its core until after its own deadline: never
+     * into a bucket that was turned already. */
+    uint64_t tick = tri_max(ask->deadline_ns / TICK_NS, asks->wheel_tick) + 1;
+    struct tri_ask **bucket = &asks->wheel[tick % TRI_ASKS_WHEEL_LEN];
 
     assert(tri_lock_is_held(&asks->lock));
     ask->wheel_next = *bucket;
@@ -348,13 +350,16 @@ static uint64_t next_wake_locked(struct tri_asks *asks, uint64_t now_tick)
 uint64_t tri_asks_expire(struct tri_asks *asks, uint64_t now_ns)
 {
     uint64_t now_tick = now_ns / TICK_NS;
-    uint64_t wake;
+    uint64_t tick, wake;
 
-    if (now_tick - asks->wheel_tick > TRI_ASKS_WHEEL_LEN)
-        asks->wheel_tick = now_tick - TRI_ASKS_WHEEL_LEN;
-    for (; asks->wheel_tick <= now_tick; asks->wheel_tick++)
-        expire_bucket(asks, asks->wheel_tick, now_ns);
-    asks->wheel_tick = now_tick;
+    tri_lock_acquire(&asks->lock);
+    tick = asks->wheel_tick;
+    asks->wheel_tick = now_tick; /* first: what is added meanwhile is later */
+    tri_lock_release(&asks->lock);
+    if (now_tick - tick > TRI_ASKS_WHEEL_LEN)
+        tick = now_tick - TRI_ASKS_WHEEL_LEN;
+    for (; tick <= now_tick; tick++)
+        expire_bucket(asks, tick, now_ns);
     tri_lock_acquire(&asks->lock);
     wake = next_wake_locked(asks, now_tick);
     atomic_store_explicit(&asks->next_wake_ns, wake, memory_order_seq_cst);
