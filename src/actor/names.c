@@ -98,7 +98,8 @@ static void grow_locked(struct tri_names *names)
     free(old);
 }
 
-/* Unlinks the lookups that wait for this name, and those past their time. */
+/* Unlinks the lookups that wait for this name (NULL: none), and frees those
+ * past their time, whose askers have given up. */
 static struct tri_lookup *take_lookups_locked(struct tri_names *names,
                                               const char *text)
 {
@@ -108,7 +109,7 @@ static struct tri_lookup *take_lookups_locked(struct tri_names *names,
 
     while (*link != NULL) {
         struct tri_lookup *lookup = *link;
-        bool matches = strcmp(lookup->text, text) == 0;
+        bool matches = text != NULL && strcmp(lookup->text, text) == 0;
 
         if (!matches && lookup->deadline_ns > now_ns) {
             link = &lookup->next;
@@ -208,6 +209,8 @@ int tri_names_find_or_wait(struct tri_names *names,
     *waiting = *lookup;
     pthread_mutex_lock(&names->mutex);
     rc = match_locked(names, lookup->text, lookup->protocol, ref_p);
+    if (rc == TROUPE_ENONAME && names->lookups_len >= TRI_LOOKUPS_MAX)
+        take_lookups_locked(names, NULL);
     if (rc == TROUPE_ENONAME && names->lookups_len >= TRI_LOOKUPS_MAX)
         rc = TROUPE_ELIMIT;
     if (rc == TROUPE_ENONAME) {
