@@ -103,7 +103,7 @@ static bool spin(struct tri_worker *worker, bool (*wanted)(void *arg),
     unsigned polls = 0, yields = 0;
 
     for (;;) {
-        bool look = polls++ % POLLS_PER_LOOK == 0 || !spinning;
+        bool look = ++polls % POLLS_PER_LOOK == 0 || !spinning;
 
         if (tri_link_poll(&worker->runtime->link, POLL_BUDGET) > 0 ||
             has_reason(worker, wanted, arg) ||
@@ -206,7 +206,7 @@ static bool guest_claim(struct tri_scheduler *scheduler)
     return false; /* it delivers something long; try again after a nap */
 }
 
-void tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
+bool tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
                      void *arg, uint64_t deadline_ns)
 {
     struct tri_scheduler *scheduler = &worker->runtime->scheduler;
@@ -222,12 +222,12 @@ void tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
         tri_poll_release(scheduler);
         if (tri_scheduler_has_work(scheduler))
             tri_scheduler_wake_one(scheduler);
-        return;
+        return true;
     }
     if (role && !must_yield_role(worker)) {
         sleep_polling(worker, wanted, arg, deadline_ns);
         tri_poll_release(scheduler);
-        return;
+        return false;
     }
     if (role)
         tri_poll_release(scheduler);
@@ -237,4 +237,5 @@ void tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
                                   memory_order_relaxed))
         tri_control_kick(scheduler); /* it gives the role to who is idle */
     sleep_parked(worker, wanted, arg, deadline_ns);
+    return false;
 }

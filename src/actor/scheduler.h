@@ -186,10 +186,10 @@ bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler);
 /* --- poll.c: the poll role ------------------------------------------------------ */
 
 /*
- * Sleeps, or polls in the role, until there is work, `wanted` returns true, or
- * the deadline.
+ * Polls in the role, then sleeps, until there is work, `wanted` returns true,
+ * or the deadline. True: there was a reason before it had to sleep.
  */
-void tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
+bool tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
                      void *arg, uint64_t deadline_ns);
 
 /* Polls once if the role is free. */

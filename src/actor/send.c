@@ -67,7 +67,7 @@ static void parcel_set_ask(struct parcel *parcel, uint64_t ask,
 {
     parcel->record.ask = ask;
     parcel->timeout_ms = timeout_ms;
-    parcel->record.value = (int32_t)(tri_coarse_ms() + timeout_ms);
+    parcel->record.value = (int32_t)timeout_ms;
 }
 
 static int send_local(struct tri_runtime *runtime, const struct parcel *parcel,
@@ -78,8 +78,9 @@ static int send_local(struct tri_runtime *runtime, const struct parcel *parcel,
 
     if (tri_unlikely(message == NULL))
         return TROUPE_ENOMEM;
-    message->deadline_ms = (uint32_t)parcel->record.value;
     message->value = 0;
+    if (parcel->record.kind == TRI_ASK)
+        message->deadline_ms = tri_coarse_ms() + parcel->timeout_ms;
     if (parcel->record.total_bytes > 0)
         memcpy(message->payload, parcel->payload, parcel->record.total_bytes);
     rc = tri_deliver(runtime, message, bounded);
@@ -305,7 +306,7 @@ static int send_request(struct tri_runtime *runtime,
         return send_parcel(runtime, parcel);
     built->kind = TRI_ASK;
     built->ask = parcel->record.ask;
-    built->deadline_ms = (uint32_t)parcel->record.value;
+    built->deadline_ms = tri_coarse_ms() + parcel->timeout_ms;
     built->sender = (troupe_ref_t){ .node = runtime->node };
     return send_message(runtime, built, parcel_to(parcel), true);
 }

@@ -10,6 +10,8 @@
 #include "base/clock.h"
 
 #define LOOK_MS 1
+/* Turns or short waits of the guest between two looks at the clock. */
+#define ROUNDS_PER_CLOCK 16u
 
 bool tri_seat_take(struct tri_runtime *runtime, struct tri_seat *seat)
 {
@@ -60,20 +62,19 @@ static int wait_as_guest(struct tri_seat *seat, bool (*done)(void *arg),
                          void *arg, uint64_t deadline_ns)
 {
     struct tri_worker *guest = seat->guest;
-    unsigned turns = 0;
+    unsigned rounds = 0;
 
     while (!done(arg)) {
-        uint64_t until_ns;
+        bool busy = tri_worker_run_one(guest);
 
-        if (tri_worker_run_one(guest)) {
-            if (++turns % 64 != 0 || tri_now_ns() < deadline_ns)
-                continue;
-            return done(arg) ? 0 : TROUPE_ETIMEDOUT;
-        }
-        until_ns = limit_for_hook(seat->runtime, deadline_ns);
+        if (!busy)
+            busy = tri_worker_idle(guest, done, arg,
+                                   limit_for_hook(seat->runtime, deadline_ns));
+        /* the clock costs as much as a message: not for each of them */
+        if (busy && ++rounds % ROUNDS_PER_CLOCK != 0)
+            continue;
         if (deadline_ns != TRI_NS_NEVER && tri_now_ns() >= deadline_ns)
-            return TROUPE_ETIMEDOUT;
-        tri_worker_idle(guest, done, arg, until_ns);
+            return done(arg) ? 0 : TROUPE_ETIMEDOUT;
     }
     return 0;
 }

@@ -151,17 +151,6 @@ static int connect_locked(struct tri_peer *peer)
     return rc;
 }
 
-/* Asks travel with the time that is left, not with a point in time. */
-static int32_t value_on_wire(const struct tri_record *record)
-{
-    int32_t left;
-
-    if (record->kind != TRI_ASK && record->kind != TRI_RESOLVE)
-        return record->value;
-    left = (int32_t)((uint32_t)record->value - tri_coarse_ms());
-    return left > 0 ? left : 0;
-}
-
 /*
  * Writes payload from `offset` on as one record. The first record of a message
  * carries its header; the others are MORE.
@@ -181,7 +170,6 @@ static int write_locked(struct tri_peer *peer, const struct tri_record *header,
         return rc;
     if (offset == 0) {
         *span.record = *header;
-        span.record->value = value_on_wire(header);
         if (tri_likely(!peer->first_counted))
             tri_count_one(&peer->sent);
     } else {
@@ -237,20 +225,18 @@ struct tri_message *tri_peer_pop_outbox_locked(struct tri_peer *peer)
     return message;
 }
 
-/* The header of a queued message, whose deadline is a point in time. */
-static void queued_header(const struct tri_message *message,
-                          struct tri_record *record_p)
-{
-    tri_record_of_message(message, record_p);
-    if (message->kind == TRI_ASK || message->kind == TRI_RESOLVE)
-        record_p->value = (int32_t)message->deadline_ms;
-}
-
+/* Messages have a deadline, which is a point in time here; records travel
+ * with the time that is left. */
 void tri_peer_header(const struct tri_message *message,
                      struct tri_record *record_p)
 {
-    queued_header(message, record_p);
-    record_p->value = value_on_wire(record_p);
+    int32_t left;
+
+    tri_record_of_message(message, record_p);
+    if (message->kind != TRI_ASK && message->kind != TRI_RESOLVE)
+        return;
+    left = (int32_t)(message->deadline_ms - tri_coarse_ms());
+    record_p->value = left > 0 ? left : 0;
 }
 
 static int write_first_locked(struct tri_peer *peer)
@@ -261,7 +247,7 @@ static int write_first_locked(struct tri_peer *peer)
     int rc;
 
     assert(tri_lock_is_held(&peer->lock));
-    queued_header(message, &header);
+    tri_peer_header(message, &header);
     do {
         rc = write_locked(peer, &header, message->payload, peer->outbox_offset,
                           &bytes);
@@ -485,7 +471,7 @@ int tri_link_send(struct tri_peer *peer, const struct tri_record *record,
     if (message == NULL)
         return TROUPE_ENOMEM;
     if (record->kind == TRI_ASK || record->kind == TRI_RESOLVE)
-        message->deadline_ms = (uint32_t)record->value;
+        message->deadline_ms = tri_coarse_ms() + (uint32_t)record->value;
     if (record->total_bytes > 0)
         memcpy(message->payload, payload, record->total_bytes);
     rc = add_to_outbox(peer, message, forced);
@@ -502,9 +488,7 @@ int tri_link_send_message(struct tri_peer *peer, struct tri_message *message,
 
     if (tri_unlikely(tri_peer_is_dead(peer)))
         return TROUPE_ENODE;
-    tri_record_of_message(message, &record);
-    if (message->kind == TRI_ASK || message->kind == TRI_RESOLVE)
-        record.value = (int32_t)message->deadline_ms;
+    tri_peer_header(message, &record);
     rc = send_directly(peer, &record, message->payload);
     if (rc == 0)
         tri_message_free(message);

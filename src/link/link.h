@@ -204,7 +204,7 @@ struct tri_link_census {
 
 struct tri_link_census tri_link_census(struct tri_link *link);
 
-/* Header of a message as it travels. Asks: value becomes the ms left. */
+/* Header of a message, but for an ask's deadline. */
 void tri_record_of_message(const struct tri_message *message,
                            struct tri_record *record_p);
 
