@@ -43,7 +43,8 @@ static void take(struct tri_actor *actor)
     uint32_t n;
 
     message = tri_mailbox_take(&actor->mailbox, &n);
-    for (; message != NULL; message = next) {
+    /* counted anew: the mailbox's own count saturates */
+    for (n = 0; message != NULL; message = next, n++) {
         next = message->next;
         if (tri_unlikely(is_urgent(message))) {
             message->next = urgent;
@@ -322,7 +323,8 @@ static void turn(struct troupe_self *self)
         self->actor->stop_reason = self->failure;
         return;
     }
-    if (tri_unlikely(!self->actor->started))
+    /* stopping already: its spawn failed, nobody knows it */
+    if (tri_unlikely(!self->actor->started) && !self->actor->stopping)
         start_actor(self);
     handle_some(self);
 }
