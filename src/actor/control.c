@@ -162,7 +162,8 @@ static bool look_after_polling(struct control *control, bool tick)
 
 /*
  * Frees actors from behind a handler that has not returned for a tick. True:
- * some wait behind one.
+ * there is such a handler. It may make more work at any time and wakes nobody
+ * for it, so the ticks have to go on.
  */
 static bool rescue_worker(struct tri_scheduler *scheduler,
                           struct tri_worker *worker)
@@ -174,15 +175,13 @@ static bool rescue_worker(struct tri_scheduler *scheduler,
 
     worker->turns_seen = turns;
     atomic_store_explicit(&worker->stuck, stuck, memory_order_relaxed);
-    if (!stuck || (atomic_load_explicit(&worker->next, memory_order_relaxed) ==
-                       NULL &&
-                   !tri_worker_has_queue(worker)))
-        return false;
-    if (sleeping_workers(scheduler) != 0) { /* else nobody could run it */
+    if (stuck && sleeping_workers(scheduler) != 0 && /* who could run it */
+        (atomic_load_explicit(&worker->next, memory_order_relaxed) != NULL ||
+         tri_worker_has_queue(worker))) {
         tri_worker_rescue_next(worker);
         tri_scheduler_wake_one(scheduler);
     }
-    return true;
+    return stuck;
 }
 
 static bool rescue(struct tri_scheduler *scheduler)
