@@ -58,8 +58,10 @@ static uint64_t limit_for_hook(struct tri_runtime *runtime,
     return soon_ns < deadline_ns ? soon_ns : deadline_ns;
 }
 
+/* from_aside: who ends the wait may not know that this is the guest, and wakes
+ * nobody. */
 static int wait_as_guest(struct tri_seat *seat, bool (*done)(void *arg),
-                         void *arg, uint64_t deadline_ns)
+                         void *arg, uint64_t deadline_ns, bool from_aside)
 {
     struct tri_worker *guest = seat->guest;
     unsigned rounds = 0;
@@ -67,9 +69,13 @@ static int wait_as_guest(struct tri_seat *seat, bool (*done)(void *arg),
     while (!done(arg)) {
         bool busy = tri_worker_run_one(guest);
 
-        if (!busy)
-            busy = tri_worker_idle(guest, done, arg,
-                                   limit_for_hook(seat->runtime, deadline_ns));
+        if (!busy) {
+            uint64_t until_ns = limit_for_hook(seat->runtime, deadline_ns);
+
+            if (from_aside)
+                until_ns = tri_min(until_ns, tri_deadline_ns(LOOK_MS));
+            busy = tri_worker_idle(guest, done, arg, until_ns);
+        }
         /* the clock costs as much as a message: not for each of them */
         if (busy && ++rounds % ROUNDS_PER_CLOCK != 0)
             continue;
@@ -88,7 +94,7 @@ static int wait_aside(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
         if (tri_now_ns() >= deadline_ns)
             return TROUPE_ETIMEDOUT;
         if (tri_seat_take(seat->runtime, seat))
-            return wait_as_guest(seat, done, arg, deadline_ns);
+            return wait_as_guest(seat, done, arg, deadline_ns, true);
         tri_park(&parker, tri_min(tri_deadline_ns(LOOK_MS), deadline_ns));
     }
     return 0;
@@ -97,8 +103,9 @@ static int wait_aside(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
 int tri_wait(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
              uint64_t deadline_ns)
 {
-    return seat->guest != NULL ? wait_as_guest(seat, done, arg, deadline_ns)
-                               : wait_aside(seat, done, arg, deadline_ns);
+    return seat->guest != NULL
+               ? wait_as_guest(seat, done, arg, deadline_ns, false)
+               : wait_aside(seat, done, arg, deadline_ns);
 }
 
 void tri_serve_once(struct tri_seat *seat)
