@@ -294,22 +294,23 @@ static void on_message(void *context, struct tri_peer *peer,
     int rc;
 
     (void)peer;
-    switch (message->kind) {
-    case TRI_REPLY:
+    if (message->kind == TRI_REPLY) {
         tri_asks_complete_message(&runtime->asks, message->ask, message);
-        break;
-    case TRI_ASK:
-        message->deadline_ms = tri_coarse_ms() + (uint32_t)message->value;
-        message->value = 0;
-        /* fall through */
-    case TRI_TELL:
-        rc = tri_deliver(runtime, message, true);
-        if (rc != 0)
-            tri_refuse(runtime, message, rc);
-        break;
-    default:
-        tri_message_free(message); /* no other kind is large */
+        return;
     }
+    if (message->kind != TRI_ASK && message->kind != TRI_TELL) {
+        tri_message_free(message); /* no other kind is large */
+        return;
+    }
+    if (message->kind == TRI_ASK) {
+        message->deadline_ms = tri_coarse_ms() +
+                               (uint32_t)(message->value > 0 ? message->value
+                                                             : 0);
+        message->value = 0;
+    }
+    rc = tri_deliver(runtime, message, true);
+    if (rc != 0)
+        tri_refuse(runtime, message, rc);
 }
 
 static void on_refused(void *context, struct tri_peer *peer,

@@ -13,7 +13,7 @@ static uint32_t hash_text(uint32_t hash, const char *text)
  * Threads may do this at once: they store the same values, flags before the
  * hash that announces them.
  */
-void tri_type_init(troupe_type_t *type)
+uint32_t tri_type_init(troupe_type_t *type)
 {
     uint32_t hash = hash_text(TRI_FNV32_OFFSET, type->name);
     uint16_t flags = 0;
@@ -31,10 +31,12 @@ void tri_type_init(troupe_type_t *type)
             flags |= TROUPE_TYPE_RESULT_TAIL;
     }
     __atomic_store_n(&type->flags, flags, __ATOMIC_RELAXED);
-    __atomic_store_n(&type->hash, hash != 0 ? hash : 1, __ATOMIC_RELEASE);
+    hash = hash != 0 ? hash : 1;
+    __atomic_store_n(&type->hash, hash, __ATOMIC_RELEASE);
+    return hash;
 }
 
-void tri_protocol_init(troupe_protocol_t *protocol)
+uint32_t tri_protocol_init(troupe_protocol_t *protocol)
 {
     uint32_t hash = hash_text(TRI_FNV32_OFFSET, protocol->name);
 
@@ -43,5 +45,7 @@ void tri_protocol_init(troupe_protocol_t *protocol)
 
         hash = tri_fnv32(hash, &type, sizeof(type));
     }
-    __atomic_store_n(&protocol->hash, hash != 0 ? hash : 1, __ATOMIC_RELEASE);
+    hash = hash != 0 ? hash : 1;
+    __atomic_store_n(&protocol->hash, hash, __ATOMIC_RELEASE);
+    return hash;
 }

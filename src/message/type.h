@@ -12,29 +12,23 @@
 
 #include "base/base.h"
 
-/* Fills in hash and flags. Idempotent; any thread. */
-void tri_type_init(troupe_type_t *type);
-void tri_protocol_init(troupe_protocol_t *protocol);
+/* Fills in hash and flags; returns the hash. Idempotent; any thread. */
+uint32_t tri_type_init(troupe_type_t *type);
+uint32_t tri_protocol_init(troupe_protocol_t *protocol);
 
 static inline uint32_t tri_type_hash(troupe_type_t *type)
 {
     /* acquire: pairs with the release in tri_type_init, for flags */
     uint32_t hash = __atomic_load_n(&type->hash, __ATOMIC_ACQUIRE);
 
-    if (tri_likely(hash != 0))
-        return hash;
-    tri_type_init(type);
-    return type->hash;
+    return tri_likely(hash != 0) ? hash : tri_type_init(type);
 }
 
 static inline uint32_t tri_protocol_hash(troupe_protocol_t *protocol)
 {
     uint32_t hash = __atomic_load_n(&protocol->hash, __ATOMIC_ACQUIRE);
 
-    if (tri_likely(hash != 0))
-        return hash;
-    tri_protocol_init(protocol);
-    return protocol->hash;
+    return tri_likely(hash != 0) ? hash : tri_protocol_init(protocol);
 }
 
 /* True when a payload of `bytes` can be this message (or its result). */

@@ -11,12 +11,11 @@
 
 struct tri_requests {
     uint32_t len;
-    MPI_Request requests[REQUESTS_MAX];
     struct {
+        MPI_Request request;
         troupe_ref_t to;
         void *message;
-    } then[REQUESTS_MAX];
-    int ready[REQUESTS_MAX];
+    } pending[REQUESTS_MAX];
 };
 
 /*
@@ -36,26 +35,25 @@ static bool send_now(struct tri_runtime *runtime, troupe_ref_t to,
     return true;
 }
 
+static bool is_done(MPI_Request *request)
+{
+    int done = 0;
+
+    /* also true of those that were done before and found their receiver full */
+    return MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done;
+}
+
 /* Called while the starting thread waits. True: some are still pending. */
 static bool test_requests(struct tri_runtime *runtime)
 {
     struct tri_requests *list = runtime->requests;
     uint32_t kept = 0;
-    int n = 0;
 
-    if (list->len == 0)
-        return false;
-    if (MPI_Testsome((int)list->len, list->requests, &n, list->ready,
-                     MPI_STATUSES_IGNORE) != MPI_SUCCESS)
-        return true;
     for (uint32_t i = 0; i < list->len; i++) {
-        /* done ones are null, also those that found their receiver full */
-        if (list->requests[i] == MPI_REQUEST_NULL &&
-            send_now(runtime, list->then[i].to, list->then[i].message))
+        if (is_done(&list->pending[i].request) &&
+            send_now(runtime, list->pending[i].to, list->pending[i].message))
             continue;
-        list->requests[kept] = list->requests[i];
-        list->then[kept] = list->then[i];
-        kept++;
+        list->pending[kept++] = list->pending[i];
     }
     list->len = kept;
     return kept > 0;
@@ -79,9 +77,9 @@ int troupe_mpi_send_when_done(troupe_t *troupe, MPI_Request *request,
     if (list->len == REQUESTS_MAX)
         return TROUPE_ELIMIT;
     runtime->wait_hook = test_requests;
-    list->requests[list->len] = *request;
-    list->then[list->len].to = to;
-    list->then[list->len].message = message;
+    list->pending[list->len].request = *request;
+    list->pending[list->len].to = to;
+    list->pending[list->len].message = message;
     list->len++;
     *request = MPI_REQUEST_NULL;
     return 0;
@@ -94,7 +92,7 @@ void tri_requests_fini(struct tri_runtime *runtime)
     if (list == NULL)
         return;
     for (uint32_t i = 0; i < list->len; i++)
-        tri_message_free(tri_message_of(list->then[i].message));
+        tri_message_free(tri_message_of(list->pending[i].message));
     free(list);
     runtime->requests = NULL;
 }
