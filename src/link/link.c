@@ -605,6 +605,18 @@ static void on_record(void *context, void *peer_, const struct tri_record *recor
                                payload);
 }
 
+static void on_ended(void *context, void *peer_)
+{
+    struct tri_peer *peer = peer_;
+
+    (void)context;
+    if (peer->partial != NULL)
+        tri_message_free(peer->partial);
+    peer->partial = NULL;
+    peer->pulling = false;
+    peer->skip_bytes = 0;
+}
+
 static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
 {
     struct tri_peer *peer = tri_link_find(context, node);
@@ -634,6 +646,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
         .record = on_record,
         .pull = tri_pull_on_pull,
         .lost = on_lost,
+        .ended = on_ended,
         .garbage = on_garbage,
         .writable = on_writable,
     };

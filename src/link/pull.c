@@ -245,7 +245,7 @@ bool tri_pull_on_pull(void *context, void *peer_,
     struct tri_peer *peer = peer_;
     struct tri_transport *transport = peer->transport;
     uint32_t bytes;
-    int error;
+    int error, guard;
 
     if (!peer->pulling && !begin(link, peer, record, payload))
         return true;
@@ -258,6 +258,8 @@ bool tri_pull_on_pull(void *context, void *peer_,
     peer->partial_bytes += bytes;
     if (error == 0 && peer->partial_bytes < peer->partial->bytes)
         return false;
-    end(link, peer, error != 0 ? error : check_guard(peer));
+    /* Also after a failure: memory that was taken back may be gone. */
+    guard = check_guard(peer);
+    end(link, peer, guard != 0 ? guard : error);
     return true;
 }

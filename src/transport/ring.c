@@ -297,6 +297,17 @@ static void drop_in(struct ring *ring, unsigned slot, struct ring_in *in)
     free(in);
 }
 
+/* As drop_in, and tells of it. */
+static void finish_in(struct ring *ring, unsigned slot, struct ring_in *in)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+    void *context = in->context;
+
+    drop_in(ring, slot, in);
+    if (events->ended)
+        events->ended(events->context, context);
+}
+
 /* A ring came to its end, by its producer's will or because of garbage. */
 static void end_in(struct ring *ring, unsigned slot, struct ring_in *in,
                    enum tri_ring_found found)
@@ -305,7 +316,7 @@ static void end_in(struct ring *ring, unsigned slot, struct ring_in *in,
     uint64_t node = in->peer->node;
     bool lost = found == TRI_RING_GARBAGE || in->rx.end == TRI_RING_LEFT;
 
-    drop_in(ring, slot, in);
+    finish_in(ring, slot, in);
     if (found == TRI_RING_GARBAGE) {
         tri_warn("ring: malformed record from node %016" PRIx64, node);
         events->garbage(events->context, "ring: malformed record");
@@ -393,7 +404,7 @@ static void drop_dead(struct ring *ring)
             continue;
         more |= !tri_ring_is_empty(&in->rx) || in->next;
         if (tri_ring_is_empty(&in->rx))
-            drop_in(ring, i, in);
+            finish_in(ring, i, in);
     }
     if (more)
         atomic_store(&ring->deaths, true);

@@ -66,6 +66,11 @@ struct tri_transport_events {
     /* Called from poll or control, maybe more than once. */
     void (*lost)(void *context, uint64_t node, enum tri_evidence evidence);
 
+    /* A peer's connection has ended and all that came over it was delivered: a
+     * message that is not whole by now will not be. From poll. NULL: no
+     * interest. */
+    void (*ended)(void *context, void *peer);
+
     /* Malformed or foreign bytes were dropped. From poll or control. */
     void (*garbage)(void *context, const char *reason);
 

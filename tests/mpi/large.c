@@ -2,7 +2,8 @@
 /*
  * Messages and results from 1 B to 8 MiB, to the next rank and to ourselves:
  * the content is checked at the receiver, on the way there and on the way
- * back, with small messages in between that must not overtake.
+ * back, with small messages in between that must not overtake. The argument
+ * is option cma.
  */
 #include "test.h"
 
@@ -156,7 +157,7 @@ static void exchange(troupe_t *troupe, int with)
         show(troupe, mirror, seed + SIZES);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     troupe_options_t options;
     mirror_ref_t mine;
@@ -167,6 +168,8 @@ int main(void)
 
     troupe_options_init(&options);
     options.message_bytes_max = BYTES_MAX + 4096;
+    if (argc > 1)
+        options.cma = argv[1];
     troupe = test_start(&size, &options);
     MUST(mirror_spawn(troupe, "mirror", NULL, &mine));
     exchange(troupe, (test_rank + 1) % size);
