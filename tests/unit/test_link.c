@@ -1,0 +1,730 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The link over a transport of the test's own: what is committed to its one
+ * channel comes back through poll as if the peer had sent it. It can be full,
+ * gone, and slow to show what was not flushed.
+ */
+#include "unit.h"
+
+#include "link/link.h"
+#include "message/pool.h"
+
+enum {
+    PEER = 1,
+    RECORD_BYTES = 256,
+    OUTBOX_BYTES = 16384,
+    MESSAGE_BYTES_MAX = 6000, /* more than a slab's block */
+    SENDERS = 3,
+    PER_SENDER = 15000,
+    FRAMES = 64,
+    SOON_MS = 20000,
+    BURSTS = 20000,
+    BURSTS_MS = 3000,
+};
+
+#define NODE 0x1111u
+#define PEER_NODE 0x2222u
+
+struct frame {
+    struct tri_record record;
+    char payload[RECORD_BYTES];
+};
+
+/* A transport, its only channel, and the wire between them. */
+struct fake {
+    struct tri_transport transport;
+    struct tri_channel channel;
+    struct tri_transport_events events;
+    void *peer;
+    struct frame staged;
+    pthread_mutex_t mutex;
+    struct frame frames[FRAMES];
+    uint32_t head, shown, tail; /* shown: what poll may deliver */
+    uint32_t room;              /* frames that fit */
+    bool starved;
+    int connect_rc, reserve_rc;
+    uint32_t connects, disconnects, commits;
+};
+
+struct fixture {
+    struct tri_link link;
+    struct fake fake;
+    struct tri_peer *peer;
+    /* arrived */
+    uint64_t next[SENDERS + 1];
+    _Atomic uint64_t arrived;
+    uint32_t wrong, large, refused, undelivered;
+    int reason;
+    _Atomic uint32_t died;
+};
+
+/* --- the transport ----------------------------------------------------------- */
+
+static struct fake *fake_of(struct tri_channel *channel)
+{
+    return tri_container_of(channel, struct fake, channel);
+}
+
+static void fake_close(struct tri_transport *transport)
+{
+    (void)transport;
+}
+
+static int fake_connect(struct tri_transport *transport, uint64_t node,
+                        const struct tri_address *address, void *peer,
+                        struct tri_channel **channel_p)
+{
+    struct fake *fake = (struct fake *)transport;
+
+    (void)address;
+    assert_int_equal(node, PEER_NODE);
+    fake->connects++;
+    if (fake->connect_rc != 0)
+        return fake->connect_rc;
+    fake->peer = peer;
+    fake->channel.transport = transport;
+    *channel_p = &fake->channel;
+    return 0;
+}
+
+static void fake_disconnect(struct tri_channel *channel)
+{
+    fake_of(channel)->disconnects++;
+}
+
+static int fake_reserve(struct tri_channel *channel, size_t bytes,
+                        struct tri_span *span_p)
+{
+    struct fake *fake = fake_of(channel);
+    int rc = fake->reserve_rc;
+
+    if (bytes > RECORD_BYTES)
+        abort();
+    pthread_mutex_lock(&fake->mutex);
+    if (rc == 0 && fake->tail - fake->head >= fake->room) {
+        fake->starved = true;
+        rc = TROUPE_EFULL;
+    }
+    pthread_mutex_unlock(&fake->mutex);
+    span_p->record = &fake->staged.record;
+    span_p->payload = fake->staged.payload;
+    return rc;
+}
+
+static void fake_commit(struct tri_channel *channel)
+{
+    struct fake *fake = fake_of(channel);
+
+    pthread_mutex_lock(&fake->mutex);
+    fake->frames[fake->tail++ % FRAMES] = fake->staged;
+    fake->commits++;
+    if (fake->transport.ops->flush == NULL)
+        fake->shown = fake->tail;
+    pthread_mutex_unlock(&fake->mutex);
+}
+
+static int fake_flush(struct tri_channel *channel)
+{
+    struct fake *fake = fake_of(channel);
+
+    pthread_mutex_lock(&fake->mutex);
+    fake->shown = fake->tail;
+    pthread_mutex_unlock(&fake->mutex);
+    return 0;
+}
+
+static unsigned fake_poll(struct tri_transport *transport, unsigned budget)
+{
+    struct fake *fake = (struct fake *)transport;
+    unsigned n = 0;
+    bool starved;
+
+    for (; n < budget; n++) {
+        struct frame frame;
+        bool any;
+
+        pthread_mutex_lock(&fake->mutex);
+        any = fake->head != fake->shown;
+        if (any)
+            frame = fake->frames[fake->head++ % FRAMES];
+        pthread_mutex_unlock(&fake->mutex);
+        if (!any)
+            break;
+        if (!tri_record_check(&frame.record, RECORD_BYTES))
+            abort();
+        fake->events.record(fake->events.context,
+                            fake->events.accept(fake->events.context,
+                                                PEER_NODE),
+                            &frame.record, frame.payload);
+    }
+    pthread_mutex_lock(&fake->mutex);
+    starved = fake->starved && fake->tail - fake->head < fake->room;
+    if (starved)
+        fake->starved = false;
+    pthread_mutex_unlock(&fake->mutex);
+    if (starved)
+        fake->events.writable(fake->events.context, fake->peer);
+    return n;
+}
+
+static bool fake_pending(struct tri_transport *transport)
+{
+    struct fake *fake = (struct fake *)transport;
+
+    return fake->head != fake->shown;
+}
+
+static const struct tri_transport_ops straight_ops = {
+    .name = "straight",
+    .close = fake_close,
+    .connect = fake_connect,
+    .disconnect = fake_disconnect,
+    .reserve = fake_reserve,
+    .commit = fake_commit,
+    .poll = fake_poll,
+    .pending = fake_pending,
+};
+
+static const struct tri_transport_ops gathering_ops = {
+    .name = "gathering",
+    .close = fake_close,
+    .connect = fake_connect,
+    .disconnect = fake_disconnect,
+    .reserve = fake_reserve,
+    .commit = fake_commit,
+    .flush = fake_flush,
+    .poll = fake_poll,
+    .pending = fake_pending,
+};
+
+/* --- what the link hands up: by `slot`, numbers `ask` in order ----------------- */
+
+static void arrive(struct fixture *fixture, uint32_t sender, uint64_t number,
+                   const char *payload, uint32_t bytes)
+{
+    bool right = sender <= SENDERS && number == fixture->next[sender];
+
+    for (uint32_t i = 0; right && i < bytes; i++)
+        right = payload[i] == (char)(number + i * 7);
+    if (sender <= SENDERS)
+        fixture->next[sender] = number + 1;
+    fixture->wrong += !right;
+    atomic_fetch_add(&fixture->arrived, 1);
+}
+
+static void on_record(void *context, struct tri_peer *peer,
+                      const struct tri_record *record, const void *payload)
+{
+    (void)peer;
+    arrive(context, record->slot, record->ask, payload, record->bytes);
+}
+
+static void on_message(void *context, struct tri_peer *peer,
+                       struct tri_message *message)
+{
+    struct fixture *fixture = context;
+
+    (void)peer;
+    fixture->large++;
+    arrive(context, message->slot, message->ask, message->payload,
+           message->bytes);
+    tri_message_free(message);
+}
+
+static void on_refused(void *context, struct tri_peer *peer,
+                       const struct tri_record *record, int reason)
+{
+    struct fixture *fixture = context;
+
+    (void)peer, (void)record;
+    fixture->refused++;
+    fixture->reason = reason;
+}
+
+static void on_undelivered(void *context, struct tri_peer *peer,
+                           struct tri_message *message, int reason)
+{
+    struct fixture *fixture = context;
+
+    (void)peer;
+    fixture->undelivered++;
+    fixture->reason = reason;
+    tri_message_free(message);
+}
+
+static void on_died(void *context, struct tri_peer *peer)
+{
+    struct fixture *fixture = context;
+
+    (void)peer;
+    atomic_fetch_add(&fixture->died, 1);
+}
+
+/* --- fixture -------------------------------------------------------------------- */
+
+static int setup_with(void **state, const struct tri_transport_ops *ops)
+{
+    struct fixture *fixture = aligned_alloc(
+        TRI_CACHE_LINE, tri_align_up(sizeof(*fixture), TRI_CACHE_LINE));
+    static const struct tri_address address;
+    struct tri_link_config config = {
+        .node = NODE,
+        .peers_len = 2,
+        .outbox_bytes_max = OUTBOX_BYTES,
+        .message_bytes_max = MESSAGE_BYTES_MAX,
+        .events = { fixture, on_record, on_message, on_refused, on_undelivered,
+                    on_died },
+    };
+
+    if (fixture == NULL)
+        return -1;
+    memset(fixture, 0, sizeof(*fixture));
+    if (tri_link_init(&fixture->link, &config) != 0)
+        return -1;
+    fixture->fake.transport.ops = ops;
+    fixture->fake.transport.record_bytes_max = RECORD_BYTES;
+    fixture->fake.room = FRAMES;
+    pthread_mutex_init(&fixture->fake.mutex, NULL);
+    fixture->fake.events = tri_link_transport_events(&fixture->link);
+    tri_link_add_transport(&fixture->link, &fixture->fake.transport);
+    tri_link_set_peer(&fixture->link, PEER, PEER_NODE,
+                      &fixture->fake.transport, &address);
+    fixture->peer = tri_link_find(&fixture->link, PEER_NODE);
+    *state = fixture;
+    return fixture->peer == &fixture->link.peers[PEER] ? 0 : -1;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, &straight_ops);
+}
+
+static int setup_gathering(void **state)
+{
+    return setup_with(state, &gathering_ops);
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+
+    tri_link_fini(&fixture->link);
+    free(fixture);
+    return 0;
+}
+
+static struct tri_record header_of(uint32_t sender, uint64_t number,
+                                   uint32_t bytes)
+{
+    return (struct tri_record){ .kind = TRI_TELL,
+                                .total_bytes = bytes,
+                                .slot = sender,
+                                .sender_node = NODE,
+                                .ask = number };
+}
+
+static void fill(char *payload, uint64_t number, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < bytes; i++)
+        payload[i] = (char)(number + i * 7);
+}
+
+static int send(struct fixture *fixture, uint32_t sender, uint64_t number,
+                uint32_t bytes, bool forced)
+{
+    struct tri_record record = header_of(sender, number, bytes);
+    char payload[MESSAGE_BYTES_MAX * 2];
+
+    fill(payload, number, bytes);
+    return tri_link_send(fixture->peer, &record, payload, forced);
+}
+
+/* The same as a message that the link owns afterwards. */
+static int send_built(struct fixture *fixture, uint32_t sender,
+                      uint64_t number, uint32_t bytes)
+{
+    struct tri_record record = header_of(sender, number, bytes);
+    struct tri_message *message = tri_message_of_record(&record);
+    int rc;
+
+    if (message == NULL)
+        return TROUPE_ENOMEM;
+    fill(message->payload, number, bytes);
+    rc = tri_link_send_message(fixture->peer, message, false);
+    if (rc != 0)
+        tri_message_free(message);
+    return rc;
+}
+
+static bool poll_until(struct fixture *fixture, uint64_t arrived,
+                       int timeout_ms)
+{
+    uint64_t deadline_ns = tri_deadline_ns(timeout_ms);
+
+    while (atomic_load(&fixture->arrived) < arrived) {
+        if (tri_link_poll(&fixture->link, 16) == 0)
+            sched_yield();
+        if (tri_now_ns() >= deadline_ns)
+            return false;
+    }
+    return true;
+}
+
+/* --- one thread -------------------------------------------------------------------- */
+
+static void test_small_and_large(void **state)
+{
+    static const uint32_t sizes[] = { 0,   1,   RECORD_BYTES, RECORD_BYTES + 1,
+                                      700, 512, 3,            3999 };
+    struct fixture *fixture = *state;
+    struct tri_link_census census;
+
+    for (uint64_t i = 0; i < tri_array_len(sizes); i++)
+        assert_int_equal(send(fixture, 0, i, sizes[i], false), 0);
+    assert_true(poll_until(fixture, tri_array_len(sizes), SOON_MS));
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(fixture->large, 4);
+    assert_int_equal(fixture->fake.connects, 1);
+    census = tri_link_census(&fixture->link);
+    assert_int_equal(census.sent, tri_array_len(sizes));
+    assert_int_equal(census.received, tri_array_len(sizes));
+    assert_false(census.waiting);
+}
+
+static void test_outbox_is_bounded(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t n = 0, forced;
+
+    fixture->fake.room = 0;
+    while (send(fixture, 0, n, 100, false) == 0)
+        assert_true(++n < 10000);
+    assert_int_equal(n, OUTBOX_BYTES / (100 + sizeof(struct tri_message)));
+    assert_int_equal(send(fixture, 0, n, 100, false), TROUPE_EFULL);
+    assert_true(tri_link_census(&fixture->link).waiting);
+    for (forced = 0; forced < 10; forced++)
+        assert_int_equal(send(fixture, 0, n + forced, 100, true), 0);
+    assert_int_equal(send_built(fixture, 0, n, 100), TROUPE_EFULL);
+    fixture->fake.room = FRAMES;
+    assert_true(poll_until(fixture, n + forced, SOON_MS));
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(fixture->peer->outbox_bytes, 0);
+    assert_false(tri_link_census(&fixture->link).waiting);
+}
+
+/* One message may always wait, however large it is. */
+static void test_one_may_wait(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->link.config.outbox_bytes_max = 1000;
+    fixture->fake.room = 1;
+    assert_int_equal(send(fixture, 0, 0, 3000, false), 0); /* half sent */
+    assert_int_equal(send(fixture, 0, 1, 1, false), TROUPE_EFULL);
+    assert_true(poll_until(fixture, 1, SOON_MS));
+    assert_int_equal(send(fixture, 0, 1, 1, false), 0);
+    assert_true(poll_until(fixture, 2, SOON_MS));
+    assert_int_equal(fixture->wrong, 0);
+}
+
+/* --- death --------------------------------------------------------------------------- */
+
+static void *kill_peer(void *arg)
+{
+    tri_link_kill(((struct fixture *)arg)->peer);
+    return NULL;
+}
+
+static void test_kill(void **state)
+{
+    struct fixture *fixture = *state;
+    pthread_t threads[3];
+
+    fixture->fake.room = 1;
+    for (uint64_t i = 0; i < 5; i++)
+        assert_int_equal(send(fixture, 0, i, 100, false), 0);
+    for (size_t i = 0; i < tri_array_len(threads); i++)
+        threads[i] = unit_thread(kill_peer, fixture);
+    for (size_t i = 0; i < tri_array_len(threads); i++)
+        unit_join(threads[i]);
+    assert_int_equal(fixture->died, 1);
+    assert_int_equal(fixture->undelivered, 4); /* one is on the wire */
+    assert_int_equal(fixture->reason, TROUPE_ENODE);
+    assert_int_equal(fixture->fake.disconnects, 1);
+    assert_int_equal(fixture->peer->outbox_bytes, 0);
+    assert_int_equal(send(fixture, 0, 5, 1, false), TROUPE_ENODE);
+    assert_int_equal(send_built(fixture, 0, 5, 1), TROUPE_ENODE);
+    assert_null(fixture->fake.events.accept(&fixture->link, PEER_NODE));
+    assert_null(fixture->fake.events.accept(&fixture->link, 77));
+    fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_PROOF);
+    assert_int_equal(fixture->died, 1);
+}
+
+static void test_proof_kills(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->fake.room = 0;
+    assert_int_equal(send(fixture, 0, 0, 1000, false), 0);
+    fixture->fake.events.lost(&fixture->link, 77, TRI_EVIDENCE_PROOF);
+    assert_int_equal(fixture->died, 0);
+    fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_PROOF);
+    fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_PROOF);
+    assert_int_equal(fixture->died, 1);
+    assert_int_equal(fixture->undelivered, 1);
+}
+
+static void test_connect_fails(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->fake.connect_rc = TROUPE_ETRANSPORT;
+    assert_int_equal(send(fixture, 0, 0, 1, false), TROUPE_ETRANSPORT);
+    assert_int_equal(send(fixture, 0, 0, 1000, false), 0); /* the outbox */
+    assert_int_equal(fixture->undelivered, 1);
+    assert_int_equal(fixture->reason, TROUPE_ETRANSPORT);
+    assert_int_equal(fixture->died, 0); /* that is no proof */
+    fixture->fake.connect_rc = 0;
+    assert_int_equal(send(fixture, 0, 0, 1, false), 0);
+    assert_int_equal(fixture->fake.connects, 3);
+}
+
+static void test_connect_finds_it_gone(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->fake.connect_rc = TROUPE_ENODE;
+    assert_int_equal(send(fixture, 0, 0, 1, false), TROUPE_ENODE);
+    assert_int_equal(fixture->died, 1);
+    assert_int_equal(send(fixture, 0, 0, 1, false), TROUPE_ENODE);
+    assert_int_equal(fixture->fake.connects, 1);
+}
+
+/* A closed connection is made anew; a message that was half sent on the old
+ * one begins again, and the receiver drops its first half. */
+static void test_broken_connection(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->fake.room = 2;
+    assert_int_equal(send(fixture, 0, 0, 1000, false), 0);
+    assert_int_equal(send(fixture, 0, 1, 10, false), 0);
+    assert_int_equal(fixture->fake.commits, 2);
+    fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_STRONG);
+    fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_STRONG);
+    assert_true(poll_until(fixture, 2, SOON_MS));
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(fixture->fake.connects, 2);
+    assert_int_equal(fixture->fake.disconnects, 1);
+    assert_int_equal(fixture->link.garbage, 1); /* the half */
+    assert_int_equal(fixture->died, 0);
+}
+
+/* --- what a peer may send, but should not ------------------------------------------------ */
+
+static void raise_record(struct fixture *fixture, struct tri_record record,
+                         uint32_t bytes)
+{
+    char payload[RECORD_BYTES];
+
+    fill(payload, record.ask, bytes);
+    record.bytes = bytes;
+    fixture->fake.events.record(fixture->fake.events.context, fixture->peer,
+                                &record, payload);
+}
+
+static void test_garbage(void **state)
+{
+    struct fixture *fixture = *state;
+    struct tri_record more = { .kind = TRI_MORE };
+
+    raise_record(fixture, more, 10); /* of what? */
+    assert_int_equal(fixture->link.garbage, 1);
+    raise_record(fixture, header_of(0, 0, 500), 200);
+    raise_record(fixture, more, 256);
+    raise_record(fixture, more, 200); /* more than there is to come */
+    assert_int_equal(fixture->link.garbage, 2);
+    assert_int_equal(fixture->arrived, 0);
+    raise_record(fixture, header_of(0, 0, 20), 20); /* the other broke off */
+    assert_int_equal(fixture->link.garbage, 3);
+    assert_int_equal(fixture->arrived, 1);
+    raise_record(fixture, more, 10);
+    assert_int_equal(fixture->link.garbage, 4);
+    assert_int_equal(fixture->wrong, 0);
+    raise_record(fixture, header_of(0, 1, 500), 200); /* left for fini */
+}
+
+static void test_too_large(void **state)
+{
+    struct fixture *fixture = *state;
+    struct tri_record more = { .kind = TRI_MORE };
+
+    raise_record(fixture, header_of(0, 0, UINT32_MAX), 256);
+    assert_int_equal(fixture->refused, 1);
+    assert_int_equal(fixture->reason, TROUPE_ETOOBIG);
+    for (int i = 0; i < 20; i++)
+        raise_record(fixture, more, 256); /* skipped, in silence */
+    assert_int_equal(fixture->link.garbage, 0);
+    raise_record(fixture, header_of(0, 0, 9), 9);
+    assert_int_equal(send(fixture, 0, 1, MESSAGE_BYTES_MAX + 1, false), 0);
+    assert_int_equal(send(fixture, 0, 1, MESSAGE_BYTES_MAX, false), 0);
+    assert_true(poll_until(fixture, 2, SOON_MS));
+    assert_int_equal(fixture->refused, 2);
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(fixture->link.garbage, 0);
+}
+
+static void test_no_memory(void **state)
+{
+    struct fixture *fixture = *state;
+
+    tri_pool_init(0);
+    raise_record(fixture, header_of(0, 0, MESSAGE_BYTES_MAX), 256);
+    tri_pool_init(SIZE_MAX);
+    assert_int_equal(fixture->refused, 1);
+    assert_int_equal(fixture->reason, TROUPE_ENOMEM);
+}
+
+/* --- threads --------------------------------------------------------------------------- */
+
+struct sender {
+    struct fixture *fixture;
+    uint32_t index;
+    uint64_t seed;
+    _Atomic uint32_t failed;
+    /* bursts */
+    _Atomic uint64_t go;
+};
+
+static uint32_t random_bytes(struct tri_random *random)
+{
+    return tri_random_below(random, 40) == 0 ? tri_random_below(random, 3000)
+                                             : tri_random_below(random, 64);
+}
+
+static void *send_many(void *arg)
+{
+    struct sender *sender = arg;
+    struct tri_random random;
+
+    tri_random_init(&random, sender->seed);
+    for (uint64_t i = 0; i < PER_SENDER; i++) {
+        uint32_t bytes = random_bytes(&random);
+        bool built = tri_random_below(&random, 2) == 0;
+        int rc;
+
+        while ((rc = built ? send_built(sender->fixture, sender->index, i,
+                                        bytes)
+                           : send(sender->fixture, sender->index, i, bytes,
+                                  false)) == TROUPE_EFULL)
+            sched_yield();
+        if (rc != 0)
+            atomic_store(&sender->failed, 1);
+    }
+    return NULL;
+}
+
+static void test_senders(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct sender senders[SENDERS];
+    pthread_t threads[SENDERS];
+    uint64_t seed = unit_seed("test_senders");
+    bool all;
+
+    for (uint32_t i = 0; i < SENDERS; i++) {
+        senders[i] = (struct sender){ .fixture = fixture, .index = i };
+        senders[i].seed = seed + i;
+        threads[i] = unit_thread(send_many, &senders[i]);
+    }
+    all = poll_until(fixture, (uint64_t)SENDERS * PER_SENDER, 3 * SOON_MS);
+    for (uint32_t i = 0; all && i < SENDERS; i++) {
+        unit_join(threads[i]);
+        assert_int_equal(senders[i].failed, 0);
+    }
+    assert_true(all);
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(tri_link_census(&fixture->link).sent,
+                     (uint64_t)SENDERS * PER_SENDER);
+    assert_false(tri_link_census(&fixture->link).waiting);
+}
+
+static void *send_bursts(void *arg)
+{
+    struct sender *sender = arg;
+    uint64_t number = 0, burst = 0, go;
+
+    for (;;) {
+        while ((go = atomic_load(&sender->go)) == burst)
+            sched_yield();
+        if (go == UINT64_MAX)
+            return NULL;
+        burst = go;
+        /* one that goes through the outbox, one behind it */
+        if (send(sender->fixture, sender->index, number++, RECORD_BYTES + 1,
+                 true) != 0 ||
+            send(sender->fixture, sender->index, number++, 8, true) != 0)
+            atomic_store(&sender->failed, 1);
+    }
+}
+
+/*
+ * Nothing stays in an inbox: who finds the peer's lock held relies on its
+ * holder. After each burst there is nobody else who would look again.
+ */
+static void test_bursts(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct sender senders[2];
+    pthread_t threads[2];
+    uint64_t until_ns = tri_deadline_ns(BURSTS_MS);
+    uint64_t burst = 0;
+    bool all = true;
+
+    for (uint32_t i = 0; i < 2; i++) {
+        senders[i] = (struct sender){ .fixture = fixture, .index = i };
+        threads[i] = unit_thread(send_bursts, &senders[i]);
+    }
+    while (all && burst < BURSTS && tri_now_ns() < until_ns) {
+        burst++;
+        for (uint32_t i = 0; i < 2; i++)
+            atomic_store(&senders[i].go, burst);
+        /* without need, and it keeps the lock from the senders */
+        for (uint32_t i = 0; i < burst % 32; i++)
+            fixture->fake.events.writable(&fixture->link, fixture->peer);
+        all = poll_until(fixture, burst * 4, SOON_MS / 4);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        atomic_store(&senders[i].go, UINT64_MAX);
+        unit_join(threads[i]);
+        assert_int_equal(senders[i].failed, 0);
+    }
+    printf("bursts: %llu\n", (unsigned long long)burst);
+    assert_true(all);
+    assert_int_equal(fixture->wrong, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST_BOTH(name)                                                       \
+    TEST(name), { #name " (gathering)", name, setup_gathering, teardown, NULL }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST_BOTH(test_small_and_large),
+        TEST_BOTH(test_outbox_is_bounded),
+        TEST(test_one_may_wait),
+        TEST(test_no_memory),
+        TEST(test_kill),
+        TEST(test_proof_kills),
+        TEST(test_connect_fails),
+        TEST(test_connect_finds_it_gone),
+        TEST(test_broken_connection),
+        TEST(test_garbage),
+        TEST(test_too_large),
+        TEST_BOTH(test_senders),
+        TEST_BOTH(test_bursts),
+    };
+
+    return cmocka_run_group_tests(tests, unit_group_setup, NULL);
+}
