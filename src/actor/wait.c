@@ -44,18 +44,16 @@ void tri_seat_leave(struct tri_seat *seat)
     tri_control_touch(scheduler);
 }
 
-/* MPI requests can only be tested: look at them now and then. */
+/* MPI requests can only be tested, and MPI moves them only then: as long as
+ * some are pending this thread does not sleep. */
 static uint64_t limit_for_hook(struct tri_runtime *runtime,
                                uint64_t deadline_ns)
 {
-    uint64_t soon_ns;
-
     if (runtime->wait_hook == NULL ||
         !pthread_equal(pthread_self(), runtime->starter) ||
         !runtime->wait_hook(runtime))
         return deadline_ns;
-    soon_ns = tri_deadline_ns(LOOK_MS);
-    return soon_ns < deadline_ns ? soon_ns : deadline_ns;
+    return 0;
 }
 
 /* from_aside: who ends the wait may not know that this is the guest, and wakes
