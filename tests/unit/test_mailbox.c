@@ -117,9 +117,9 @@ struct stage {
 };
 
 struct item {
-    struct tri_message message;
     uint32_t producer;
     uint32_t number;
+    struct tri_message message; /* last: it ends in its payload */
 };
 
 static void schedule(struct stage *stage)
