@@ -567,6 +567,22 @@ static void on_more(struct tri_link *link, struct tri_peer *peer,
     }
 }
 
+static void give_up_partial(struct tri_peer *peer)
+{
+    if (tri_unlikely(peer->partial != NULL))
+        tri_message_free(peer->partial);
+    peer->partial = NULL;
+    peer->pulling = false;
+    peer->skip_bytes = 0;
+}
+
+void tri_peer_begin(struct tri_peer *peer)
+{
+    if (tri_unlikely(peer->partial != NULL))
+        tri_link_garbage(peer->link, "a message broke off");
+    give_up_partial(peer);
+}
+
 static void on_record(void *context, void *peer_, const struct tri_record *record,
                       const void *payload)
 {
@@ -585,12 +601,7 @@ static void on_record(void *context, void *peer_, const struct tri_record *recor
         on_garbage(link, "a PULL over a transport that has none");
         return;
     }
-    if (tri_unlikely(peer->partial != NULL)) {
-        on_garbage(link, "a message broke off");
-        tri_message_free(peer->partial);
-        peer->partial = NULL;
-    }
-    peer->skip_bytes = 0;
+    tri_peer_begin(peer);
     if (tri_unlikely(record->kind == TRI_BYE)) {
         count_received(peer);
         atomic_store_explicit(&peer->left, 1, memory_order_relaxed);
@@ -605,16 +616,10 @@ static void on_record(void *context, void *peer_, const struct tri_record *recor
                                payload);
 }
 
-static void on_ended(void *context, void *peer_)
+static void on_ended(void *context, void *peer)
 {
-    struct tri_peer *peer = peer_;
-
     (void)context;
-    if (peer->partial != NULL)
-        tri_message_free(peer->partial);
-    peer->partial = NULL;
-    peer->pulling = false;
-    peer->skip_bytes = 0;
+    give_up_partial(peer);
 }
 
 static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)

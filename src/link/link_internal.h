@@ -18,6 +18,9 @@ struct tri_message *tri_peer_pop_outbox_locked(struct tri_peer *peer);
 void tri_peer_header(const struct tri_message *message,
                      struct tri_record *record_p);
 
+/* A message begins: one that came before and is not whole was cut off. */
+void tri_peer_begin(struct tri_peer *peer);
+
 void tri_link_garbage(struct tri_link *link, const char *reason);
 
 /* Both counters have one writer at a time. */

@@ -190,6 +190,7 @@ static bool begin(struct tri_link *link, struct tri_peer *peer,
         tri_link_garbage(link, "a malformed PULL");
         return false;
     }
+    tri_peer_begin(peer);
     header.kind = peer->pull.kind;
     if (fits)
         peer->partial = tri_message_of_record(&header);
