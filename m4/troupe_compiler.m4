@@ -90,3 +90,35 @@ address, undefined, "address,undefined", thread])])
     AC_SUBST([SANITIZER], [$enable_sanitizer])
     AM_CONDITIONAL([SANITIZED], [test -n "$SANITIZER_FLAGS"])
 ])
+
+dnl TROUPE_FUZZERS: --enable-fuzzers gives FUZZER_FLAGS, for the fuzz targets
+dnl alone, and the conditional FUZZERS_WANTED.
+AC_DEFUN([TROUPE_FUZZERS], [
+    AC_ARG_ENABLE([fuzzers],
+        [AS_HELP_STRING([--enable-fuzzers],
+             [make check runs the fuzz targets, too (clang)])],
+        [], [enable_fuzzers=no])
+    FUZZER_FLAGS=
+    AS_VAR_IF([enable_fuzzers], [yes], [
+        FUZZER_FLAGS="-fsanitize=fuzzer,address,undefined"
+        FUZZER_FLAGS="$FUZZER_FLAGS -fno-sanitize-recover=undefined"
+        FUZZER_FLAGS="$FUZZER_FLAGS -D__SANITIZE_ADDRESS__=1"
+        AC_MSG_CHECKING([whether $CC has libFuzzer])
+        troupe_saved_flags=$CFLAGS
+        CFLAGS="$CFLAGS -fsanitize=fuzzer,address,undefined"
+        AC_LINK_IFELSE([AC_LANG_SOURCE([[
+            #include <stddef.h>
+            int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n);
+            int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n)
+            { return data == 0 && n > 0; }]])], [AC_MSG_RESULT([yes])], [
+            AC_MSG_RESULT([no])
+            AC_MSG_ERROR([--enable-fuzzers needs CC=clang \
+(Debian's clang and libclang-rt-dev)])])
+        CFLAGS=$troupe_saved_flags
+        AS_IF([test -n "$SANITIZER_FLAGS"],
+              [AC_MSG_ERROR([--enable-fuzzers brings its own sanitizers: \
+leave --enable-sanitizer out])])
+    ])
+    AC_SUBST([FUZZER_FLAGS])
+    AM_CONDITIONAL([FUZZERS_WANTED], [test "$enable_fuzzers" = yes])
+])

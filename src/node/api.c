@@ -2,12 +2,11 @@
 
 /* The public calls about the node: who, how many, serving, finding. */
 
-#include <string.h>
-
 #include "actor/runtime.h"
 #include "base/clock.h"
 #include "message/pool.h"
 #include "message/type.h"
+#include "node/address.h"
 #include "node/node.h"
 
 static struct tri_runtime *runtime_of(troupe_from_t from)
@@ -112,48 +111,6 @@ void troupe_wake(troupe_from_t from)
 
 /* --- finding ---------------------------------------------------------------------- */
 
-#define SCHEME "actor://"
-#define RANK_PREFIX "rank."
-
-/*
- * Splits an address into a rank (-1: this node) and a name.
- * Errors: EADDRESS.
- */
-static int parse_address(const char *address, int *rank_p, const char **name_p,
-                         size_t *name_len_p)
-{
-    const char *host, *slash;
-    size_t host_len;
-
-    if (strncmp(address, SCHEME, strlen(SCHEME)) != 0)
-        return TROUPE_EADDRESS;
-    host = address + strlen(SCHEME);
-    slash = strchr(host, '/');
-    if (slash == NULL)
-        return TROUPE_EADDRESS;
-    host_len = (size_t)(slash - host);
-    if (host_len == strlen("localhost") &&
-        memcmp(host, "localhost", host_len) == 0) {
-        *rank_p = -1;
-    } else {
-        size_t i = strlen(RANK_PREFIX);
-        int rank = 0;
-
-        if (host_len <= i || host_len > i + 7 ||
-            memcmp(host, RANK_PREFIX, i) != 0)
-            return TROUPE_EADDRESS;
-        for (; i < host_len; i++) {
-            if (host[i] < '0' || host[i] > '9')
-                return TROUPE_EADDRESS;
-            rank = rank * 10 + (host[i] - '0');
-        }
-        *rank_p = rank;
-    }
-    *name_p = slash + 1;
-    *name_len_p = strlen(slash + 1);
-    return tri_name_is_valid(*name_p, *name_len_p) ? 0 : TROUPE_EADDRESS;
-}
-
 static uint64_t node_of_rank(const struct tri_runtime *runtime, int rank)
 {
     if (rank == -1 || rank == runtime->rank)
@@ -175,7 +132,7 @@ int troupe_resolve(troupe_from_t from, const char *address,
 
     if (runtime == NULL || address == NULL || ref_p == NULL || timeout_ms < 0)
         return TROUPE_EINVAL;
-    rc = parse_address(address, &rank, &name, &name_len);
+    rc = tri_address_parse(address, &rank, &name, &name_len);
     if (rc != 0)
         return rc;
     node = node_of_rank(runtime, rank);
