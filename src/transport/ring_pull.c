@@ -6,10 +6,11 @@
  *
  * Pulling is one copy, by the kernel, page by page; pieces through the ring
  * are two. Sender and receiver do theirs at the same time when each has a
- * core, and then take about as long as one; otherwise twice as long. Which is
- * faster depends on processor, kernel and virtual machine, so a probe measures
- * both once, on memory of our own. Whether a peer may be read is another
- * question (Yama, namespaces, seccomp), and answered by the first PULL.
+ * core, and then take about as long as one; otherwise they take turns, once
+ * for each filling of the ring. Which is faster depends on processor, kernel
+ * and virtual machine, so a probe measures both once, on memory of our own.
+ * Whether a peer may be read is another question (Yama, namespaces, seccomp),
+ * and answered by the first PULL.
  */
 
 #include "transport/ring.h"
@@ -29,6 +30,9 @@
  * The probe takes less than a millisecond with it. */
 #define PROBE_BYTES (512u << 10)
 #define PROBE_ROUNDS 3
+/* From one process to another on the same core: to the receiver and back, each
+ * time the ring is full. */
+#define SWITCH_NS 20000u
 /* By how much pulling has to be faster, in percent. */
 #define GAIN_MIN 10
 
@@ -54,6 +58,8 @@ static enum tri_cma probe(const struct ring *ring)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     bool overlap = (long)ring->config.peers_max + 1 <= cores;
+    uint64_t fills = PROBE_BYTES / ((uint64_t)ring->shape.slot_count *
+                                    ring->shape.slot_bytes);
     unsigned char *from = malloc(2 * PROBE_BYTES);
     uint64_t copy_ns, pull_ns;
     bool pays;
@@ -65,7 +71,7 @@ static enum tri_cma probe(const struct ring *ring)
     pull_ns = time_copies(from + PROBE_BYTES, from, true);
     free(from);
     if (!overlap)
-        copy_ns *= 2;
+        copy_ns = 2 * copy_ns + 2 * fills * SWITCH_NS;
     pays = pull_ns > 0 && pull_ns * (100 + GAIN_MIN) < copy_ns * 100;
     tri_info("ring: large messages are %s: 512 KiB take %llu ns in pieces, "
              "%llu ns pulled (0: not possible)",
