@@ -94,6 +94,10 @@ static void wheel_add_locked(struct tri_asks *asks, struct tri_ask *ask)
         (*bucket)->wheel_link = &ask->wheel_next;
     *bucket = ask;
     asks->wheel_len++;
+    if (ask->deadline_ns < atomic_load_explicit(&asks->next_wake_ns,
+                                                memory_order_relaxed))
+        atomic_store_explicit(&asks->next_wake_ns, ask->deadline_ns,
+                              memory_order_relaxed);
 }
 
 static void wheel_remove_locked(struct tri_asks *asks, struct tri_ask *ask)
@@ -164,7 +168,7 @@ bool tri_asks_cancel(struct tri_asks *asks, uint64_t id)
     return ask != NULL;
 }
 
-void tri_asks_abandon(struct tri_asks *asks, uint64_t id)
+bool tri_asks_abandon(struct tri_asks *asks, uint64_t id)
 {
     struct tri_ask *ask;
 
@@ -175,6 +179,7 @@ void tri_asks_abandon(struct tri_asks *asks, uint64_t id)
         free_locked(asks, ask);
     }
     tri_lock_release(&asks->lock);
+    return ask != NULL;
 }
 
 /* --- ends ------------------------------------------------------------------------ */

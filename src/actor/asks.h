@@ -83,7 +83,7 @@ struct tri_asks {
     struct tri_ask *wheel[TRI_ASKS_WHEEL_LEN];
     uint64_t wheel_tick; /* turned up to here */
     uint32_t wheel_len;
-    _Atomic uint64_t next_wake_ns; /* the control thread's plan */
+    _Atomic uint64_t next_wake_ns; /* no deadline of an actor's ask before */
 };
 
 int tri_asks_init(struct tri_asks *asks, uint32_t asks_max,
@@ -112,8 +112,9 @@ int tri_asks_begin(struct tri_asks *asks, const struct tri_ask_spec *spec,
  * already, and the waiter is done. */
 bool tri_asks_cancel(struct tri_asks *asks, uint64_t id);
 
-/* The same for an actor's ask that could not be sent. */
-void tri_asks_abandon(struct tri_asks *asks, uint64_t id);
+/* The same for an actor's ask that could not be sent. False: it has ended
+ * already, and its outcome is on its way. */
+bool tri_asks_abandon(struct tri_asks *asks, uint64_t id);
 
 /*
  * A reply arrived: an error, or a result, of which the payload is copied

@@ -209,6 +209,18 @@ static bool is_quiet(struct control *control)
     return quiet;
 }
 
+/* All workers sleep, and somebody sleeps on the bell. */
+static bool is_at_rest(struct control *control)
+{
+    struct tri_scheduler *scheduler = control->scheduler;
+
+    return sleeping_workers(scheduler) ==
+               (1ull << scheduler->workers_len) - 1 &&
+           (!scheduler->has_peers ||
+            atomic_load_explicit(&scheduler->poll_asleep,
+                                 memory_order_relaxed));
+}
+
 static int timeout_of(struct control *control, uint64_t wake_ns, bool may_sleep)
 {
     struct tri_scheduler *scheduler = control->scheduler;
@@ -216,8 +228,14 @@ static int timeout_of(struct control *control, uint64_t wake_ns, bool may_sleep)
     if (!may_sleep || control->quiet_ticks < QUIET_TICKS)
         return TICK_MS;
     atomic_store_explicit(&scheduler->control_deep, 1, memory_order_relaxed);
-    /* Pairs with the fence of who makes an ask with an earlier deadline. */
+    /* Pairs with the fences of who makes an ask with an earlier deadline, and
+     * of who wakes up: what they did before they looked is seen now. */
     tri_fence_full();
+    if (!is_at_rest(control)) {
+        atomic_store_explicit(&scheduler->control_deep, 0,
+                              memory_order_relaxed);
+        return TICK_MS;
+    }
     wake_ns = tri_min(wake_ns, atomic_load_explicit(
                                    &scheduler->runtime->asks.next_wake_ns,
                                    memory_order_relaxed));

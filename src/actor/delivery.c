@@ -259,6 +259,12 @@ static void take_record(struct tri_runtime *runtime,
         tri_refuse(runtime, message, rc);
 }
 
+/* Errors are negative, also those that a stranger sends. */
+static int error_of(int32_t value)
+{
+    return value <= 0 ? value : TROUPE_EPROTO;
+}
+
 static void on_record(void *context, struct tri_peer *peer,
                       const struct tri_record *record, const void *payload)
 {
@@ -272,7 +278,7 @@ static void on_record(void *context, struct tri_peer *peer,
         take_record(runtime, record, payload);
         break;
     case TRI_REPLY:
-        tri_asks_complete(&runtime->asks, record->ask, record->value,
+        tri_asks_complete(&runtime->asks, record->ask, error_of(record->value),
                           record->type, payload, record->bytes);
         break;
     case TRI_REFUSED:
@@ -295,6 +301,7 @@ static void on_message(void *context, struct tri_peer *peer,
 
     (void)peer;
     if (message->kind == TRI_REPLY) {
+        message->value = error_of(message->value);
         tri_asks_complete_message(&runtime->asks, message->ask, message);
         return;
     }

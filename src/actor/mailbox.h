@@ -24,8 +24,10 @@
  *     compare-and-swap from EMPTY, so that no message is left unseen.
  *  3. Messages of one sender leave in the order pushed: a push puts its message
  *     before all others; take reverses the whole chain.
- *  4. n + backlog <= limit for bounded pushes. backlog is what the owner has
- *     taken and not handled; the owner may publish it late only downwards.
+ *  4. A bounded push finds n + backlog < limit. backlog is what the owner has
+ *     taken and not handled, as far as it has published it: between a take and
+ *     that, senders may fill the mailbox once more, so there are never more
+ *     than twice limit messages.
  * Progress: push is lock-free (a retry means that another push or take
  * succeeded), take and release are wait-free.
  *

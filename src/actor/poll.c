@@ -144,7 +144,7 @@ static void withdraw_idle(struct tri_worker *worker)
     struct tri_scheduler *scheduler = &worker->runtime->scheduler;
 
     atomic_fetch_and_explicit(&scheduler->idle, ~(1ull << worker->index),
-                              memory_order_acq_rel);
+                              memory_order_seq_cst);
     atomic_store_explicit(&worker->state, TRI_WORKER_BUSY,
                           memory_order_release);
 }
@@ -206,8 +206,8 @@ static bool guest_claim(struct tri_scheduler *scheduler)
     return false; /* it delivers something long; try again after a nap */
 }
 
-bool tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
-                     void *arg, uint64_t deadline_ns)
+static bool idle(struct tri_worker *worker, bool (*wanted)(void *arg),
+                 void *arg, uint64_t deadline_ns)
 {
     struct tri_scheduler *scheduler = &worker->runtime->scheduler;
     bool role;
@@ -238,4 +238,19 @@ bool tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
         tri_control_kick(scheduler); /* it gives the role to who is idle */
     sleep_parked(worker, wanted, arg, deadline_ns);
     return false;
+}
+
+bool tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
+                     void *arg, uint64_t deadline_ns)
+{
+    struct tri_scheduler *scheduler = &worker->runtime->scheduler;
+    bool had_reason = idle(worker, wanted, arg, deadline_ns);
+
+    /* The guest's right to the role ends when it may run a handler: that can
+     * take long, and others have to poll meanwhile. */
+    if (is_guest(worker) &&
+        atomic_load_explicit(&scheduler->guest_wants, memory_order_relaxed))
+        atomic_store_explicit(&scheduler->guest_wants, 0,
+                              memory_order_relaxed);
+    return had_reason;
 }

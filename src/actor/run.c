@@ -214,7 +214,9 @@ static int handle(struct troupe_self *self, struct tri_message *message)
         actor->stopping = true;
     }
     finish_message(self, rc);
-    return rc < 0 && rc != TROUPE_ETYPE ? rc : 0;
+    if (rc == TROUPE_ETYPE && (self->kind == TRI_TELL || self->kind == TRI_ASK))
+        return 0; /* refused */
+    return rc < 0 ? rc : 0;
 }
 
 /* --- life and end ------------------------------------------------------------------ */

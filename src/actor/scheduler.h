@@ -208,7 +208,8 @@ void *tri_control_main(void *scheduler);
 /* Makes the control thread look at its timers and ticks again. */
 void tri_control_kick(struct tri_scheduler *scheduler);
 
-/* Called by threads that come out of a sleep. */
+/* Called by threads that come out of a sleep, after they have said so with a
+ * locked operation or a full fence. */
 static inline void tri_control_touch(struct tri_scheduler *scheduler)
 {
     if (atomic_load_explicit(&scheduler->control_deep, memory_order_relaxed))

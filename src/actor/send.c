@@ -472,12 +472,16 @@ int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
     parcel_set_ask(&parcel, id, ms);
     rc = send_parcel(runtime, &parcel);
     if (rc != 0) {
-        tri_asks_abandon(&runtime->asks, id);
-        return rc;
+        /* it may have ended by the death of the node: then `then` says so */
+        return tri_asks_abandon(&runtime->asks, id) ? rc : 0;
     }
-    if (spec.deadline_ns <
-        atomic_load_explicit(&runtime->asks.next_wake_ns, memory_order_relaxed))
+    /* The control thread may be about to sleep longer than that. Pairs with
+     * its fence in timeout_of. */
+    if (spec.deadline_ns <= atomic_load_explicit(&runtime->asks.next_wake_ns,
+                                                 memory_order_relaxed)) {
+        tri_fence_full();
         tri_control_touch(&runtime->scheduler);
+    }
     return 0;
 }
 

@@ -50,13 +50,29 @@ static inline void tri_cpu_relax(void)
 #endif
 }
 
+/* Sanitizers that change what the code may do; gcc and clang say it apart. */
+#if defined(__SANITIZE_THREAD__)
+#define TRI_SANITIZE_THREAD 1
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define TRI_SANITIZE_ADDRESS 1
+#endif
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TRI_SANITIZE_THREAD 1
+#endif
+#if __has_feature(address_sanitizer)
+#define TRI_SANITIZE_ADDRESS 1
+#endif
+#endif
+
 /*
  * A full fence: no load after it is done before a store before it is seen.
  * The thread sanitizer does not know fences; there an exchange stands in.
  */
 static inline void tri_fence_full(void)
 {
-#if defined(__SANITIZE_THREAD__)
+#if defined(TRI_SANITIZE_THREAD)
     static _Atomic int stand_in;
     atomic_exchange(&stand_in, 0);
 #else

@@ -333,8 +333,10 @@ static void peer_run_locked(struct tri_peer *peer)
 {
     assert(tri_lock_is_held(&peer->lock));
     atomic_store_explicit(&peer->lock.held, LOCK_LONG, memory_order_relaxed);
-    tri_fence_full(); /* a mark left before is seen now, or seen at the end */
-    atomic_store_explicit(&peer->again, 0, memory_order_relaxed);
+    /* Before the inbox is looked at: what was pushed before a mark that this
+     * wipes out is seen now, a later mark at the end. */
+    atomic_exchange_explicit(&peer->again, 0, memory_order_seq_cst);
+    tri_fence_full();
     pump_locked(peer);
 }
 
@@ -669,6 +671,9 @@ void tri_link_kill(struct tri_peer *peer)
                                  memory_order_acq_rel) == TRI_PEER_DEAD)
         return;
     tri_lock_acquire(&peer->lock);
+    /* As in peer_run_locked: nobody waits for us while others are called. */
+    atomic_store_explicit(&peer->lock.held, LOCK_LONG, memory_order_relaxed);
+    tri_fence_full();
     drop_outbox_locked(peer, TROUPE_ENODE);
     drop_channel_locked(peer);
     peer_unlock(peer);

@@ -60,7 +60,7 @@ size_t tri_pool_bytes(void)
     return atomic_load_explicit(&pool.bytes, memory_order_relaxed);
 }
 
-static bool take_budget(size_t bytes)
+static bool try_budget(size_t bytes)
 {
     size_t before = atomic_fetch_add_explicit(&pool.bytes, bytes,
                                               memory_order_relaxed);
@@ -69,6 +69,18 @@ static bool take_budget(size_t bytes)
                                                memory_order_relaxed))
         return true;
     atomic_fetch_sub_explicit(&pool.bytes, bytes, memory_order_relaxed);
+    return false;
+}
+
+static bool drop_kept(void);
+
+/* Blocks kept for reuse count; they give way. */
+static bool take_budget(size_t bytes)
+{
+    do {
+        if (try_budget(bytes))
+            return true;
+    } while (drop_kept());
     return false;
 }
 
@@ -110,10 +122,12 @@ static struct tri_message *alloc_large(size_t block_bytes)
     struct tri_message *message;
     void *block;
 
-    if (shift > LARGE_SHIFT_MAX || !take_budget((size_t)1 << shift))
+    if (shift > LARGE_SHIFT_MAX)
         return NULL;
     message = take_kept(shift);
     if (message == NULL) {
+        if (!take_budget((size_t)1 << shift))
+            return NULL;
         if (posix_memalign(&block, TRI_CACHE_LINE, (size_t)1 << shift) != 0) {
             give_budget((size_t)1 << shift);
             return NULL;
@@ -130,7 +144,6 @@ static void free_large(struct tri_message *message)
     size_t bytes = (size_t)1 << (i + LARGE_SHIFT_MIN);
     bool kept = false;
 
-    give_budget(bytes);
     tri_lock_acquire(&pool.large_lock);
     if (pool.kept_len[i] < LARGE_KEPT_LEN &&
         pool.kept_bytes + bytes <= LARGE_KEPT_BYTES_MAX) {
@@ -141,11 +154,28 @@ static void free_large(struct tri_message *message)
         kept = true;
     }
     tri_lock_release(&pool.large_lock);
-    if (!kept)
+    if (!kept) {
         free(message);
+        give_budget(bytes);
+    }
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+/* Gives one kept block back to the system, the largest. */
+static bool drop_kept(void)
+{
+    for (unsigned shift = LARGE_SHIFT_MAX; shift >= LARGE_SHIFT_MIN; shift--) {
+        struct tri_message *message = take_kept(shift);
+
+        if (message != NULL) {
+            free(message);
+            give_budget((size_t)1 << shift);
+            return true;
+        }
+    }
+    return false;
+}
+
+#if defined(TRI_SANITIZE_ADDRESS)
 
 /* Every block straight from malloc, so that the sanitizer sees its life. */
 static struct tri_message *alloc_small(unsigned size_class)

@@ -21,7 +21,7 @@ static int membarrier(int command)
 /* Makes barriers of others reach this process's threads. Idempotent. */
 static bool has_membarrier(void)
 {
-#if defined(__SANITIZE_THREAD__)
+#if defined(TRI_SANITIZE_THREAD)
     return false; /* it would see races where there are none */
 #else
     return membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) == 0 &&

@@ -36,7 +36,7 @@ static struct timespec timespec_of(uint64_t ns)
     return ts;
 }
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(TRI_SANITIZE_THREAD)
 /* gcc 12's thread sanitizer knows none of the joins with a deadline, and would
  * take all that follows one for a race. */
 static int join_until(pthread_t thread, struct timespec ts)

@@ -20,6 +20,7 @@ enum {
     SOON_MS = 20000,
     BURSTS = 20000,
     BURSTS_MS = 3000,
+    MARKS_MS = 1000,
 };
 
 #define NODE 0x1111u
@@ -594,7 +595,7 @@ struct sender {
     uint64_t seed;
     _Atomic uint32_t failed;
     /* bursts */
-    _Atomic uint64_t go;
+    _Atomic uint64_t go, done;
 };
 
 static uint32_t random_bytes(struct tri_random *random)
@@ -706,6 +707,57 @@ static void test_bursts(void **state)
     assert_int_equal(fixture->wrong, 0);
 }
 
+static void *send_on_demand(void *arg)
+{
+    struct sender *sender = arg;
+    uint64_t number = 0, go;
+
+    while ((go = atomic_load(&sender->go)) != UINT64_MAX) {
+        if (go == number)
+            continue;
+        for (uint64_t pause = number * 7 % 97; pause > 0; pause--)
+            tri_cpu_relax();
+        if (send_built(sender->fixture, 0, number++, RECORD_BYTES + 1) != 0)
+            atomic_store(&sender->failed, 1);
+        atomic_store(&sender->done, number);
+    }
+    return NULL;
+}
+
+/*
+ * The mark that a sender leaves is not wiped out unseen: one thread finds
+ * nothing to do in the outbox over and over while another one fills it.
+ */
+static void test_marks(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct sender sender;
+    uint64_t until_ns = tri_deadline_ns(MARKS_MS);
+    uint64_t n = 0, left = 0;
+    pthread_t thread;
+
+    sender = (struct sender){ .fixture = fixture };
+    thread = unit_thread(send_on_demand, &sender);
+    while (tri_now_ns() < until_ns) {
+        atomic_store(&sender.go, ++n);
+        while (atomic_load(&sender.done) < n)
+            fixture->fake.events.writable(&fixture->link, fixture->peer);
+        /* nobody is in the link any more, and there was room */
+        if (atomic_load(&fixture->peer->outbox_bytes) > 0) {
+            left++;
+            fixture->fake.events.writable(&fixture->link, fixture->peer);
+        }
+        tri_link_poll(&fixture->link, 16);
+    }
+    atomic_store(&sender.go, UINT64_MAX);
+    unit_join(thread);
+    printf("marks: %llu messages\n", (unsigned long long)n);
+    assert_int_equal(sender.failed, 0);
+    assert_int_equal(fixture->arrived, n);
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(left, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define TEST_BOTH(name)                                                       \
     TEST(name), { #name " (gathering)", name, setup_gathering, teardown, NULL }
@@ -726,6 +778,7 @@ int main(void)
         TEST(test_too_large),
         TEST_BOTH(test_senders),
         TEST_BOTH(test_bursts),
+        TEST(test_marks),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);
