@@ -237,9 +237,10 @@ static int both_are_dead(troupe_t *troupe)
     return !troupe_rank_alive(troupe, 1) && !troupe_rank_alive(troupe, 2);
 }
 
+/* A message takes a block of twice its size; smaller blocks are kept. */
 static int memory_is_back(troupe_t *troupe)
 {
-    return memory_of_messages(troupe) < BYTES;
+    return memory_of_messages(troupe) < 2 * (uint64_t)BYTES;
 }
 
 static int fd_limit;
