@@ -91,6 +91,18 @@ address, undefined, "address,undefined", thread])])
     AM_CONDITIONAL([SANITIZED], [test -n "$SANITIZER_FLAGS"])
 ])
 
+dnl TROUPE_DEBUG: --enable-debug keeps the assertions; sanitized builds and
+dnl fuzzers always do. DEBUG_CPPFLAGS. After TROUPE_SANITIZER and _FUZZERS.
+AC_DEFUN([TROUPE_DEBUG], [
+    AC_ARG_ENABLE([debug],
+        [AS_HELP_STRING([--enable-debug], [check assertions])],
+        [], [enable_debug=no])
+    DEBUG_CPPFLAGS=-DNDEBUG
+    AS_IF([test "$enable_debug" = yes || test -n "$SANITIZER_FLAGS" ||
+           test "$enable_fuzzers" = yes], [DEBUG_CPPFLAGS=])
+    AC_SUBST([DEBUG_CPPFLAGS])
+])
+
 dnl TROUPE_FUZZERS: --enable-fuzzers gives FUZZER_FLAGS, for the fuzz targets
 dnl alone, and the conditional FUZZERS_WANTED.
 AC_DEFUN([TROUPE_FUZZERS], [

@@ -24,17 +24,9 @@ int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
     struct tri_actor *actor = tri_actor_find(&runtime->actors, message->slot,
                                              message->generation);
 
-    if (tri_unlikely(actor == NULL))
-        return TROUPE_ENOACTOR;
-    switch (tri_mailbox_push(&actor->mailbox, message, bounded)) {
-    case TRI_PUSH_FULL:
-        return TROUPE_EFULL;
-    case TRI_PUSH_OWNER:
-        tri_schedule(&runtime->scheduler, actor);
-        return 0;
-    default:
-        return 0;
-    }
+    return tri_likely(actor != NULL)
+               ? tri_deliver_to(runtime, actor, message, bounded)
+               : TROUPE_ENOACTOR;
 }
 
 /* --- what could not be delivered ------------------------------------------- */

@@ -213,6 +213,13 @@ static int handle(struct troupe_self *self, struct tri_message *message)
         rc = 0;
         actor->stopping = true;
     }
+    if (tri_likely(rc == 0 && self->kind == TRI_TELL &&
+                   self->message == message && !self->kept)) {
+        self->message = NULL;
+        self->in_message = false;
+        tri_message_give(message);
+        return 0;
+    }
     finish_message(self, rc);
     if (rc == TROUPE_ETYPE && (self->kind == TRI_TELL || self->kind == TRI_ASK))
         return 0; /* refused */

@@ -88,6 +88,18 @@ static inline struct tri_runtime *tri_runtime_of(troupe_from_t from,
 int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
                 bool bounded);
 
+/* The same for an actor found already. */
+static inline int tri_deliver_to(struct tri_runtime *runtime,
+                                 struct tri_actor *actor,
+                                 struct tri_message *message, bool bounded)
+{
+    enum tri_push pushed = tri_mailbox_push(&actor->mailbox, message, bounded);
+
+    if (pushed == TRI_PUSH_OWNER)
+        tri_schedule(&runtime->scheduler, actor);
+    return tri_unlikely(pushed == TRI_PUSH_FULL) ? TROUPE_EFULL : 0;
+}
+
 /*
  * Ends a message that cannot be delivered: the asker gets the reason, or the
  * sender's node a dead letter. Owns the message. Any thread.

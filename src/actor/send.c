@@ -12,9 +12,15 @@
 static troupe_ref_t sender_of(const struct tri_runtime *runtime,
                               const troupe_self_t *self)
 {
-    if (self != NULL && self->actor != NULL)
-        return troupe_self_ref(self);
-    return (troupe_ref_t){ .node = runtime->node };
+    const struct tri_actor *actor = self != NULL ? self->actor : NULL;
+
+    if (actor == NULL)
+        return (troupe_ref_t){ .node = runtime->node };
+    return (troupe_ref_t){
+        .node = runtime->node,
+        .slot = actor->slot,
+        .generation = tri_actor_generation(actor),
+    };
 }
 
 static int check_size(const struct tri_runtime *runtime, size_t bytes)
@@ -120,22 +126,31 @@ static int tell_here(struct tri_runtime *runtime, const troupe_self_t *self,
                      troupe_ref_t to, troupe_type_t *type, const void *content,
                      size_t bytes)
 {
-    struct tri_message *message = tri_message_alloc(bytes);
+    struct tri_actor *actor = tri_actor_find(&runtime->actors, to.slot,
+                                             to.generation);
+    struct tri_message *message;
     int rc;
 
+    if (tri_unlikely(actor == NULL))
+        return TROUPE_ENOACTOR;
+    message = tri_message_take(bytes);
     if (tri_unlikely(message == NULL))
         return TROUPE_ENOMEM;
     message->kind = TRI_TELL;
     message->index = type->index;
     message->type = tri_type_hash(type);
+    message->ask = 0;
     message->slot = to.slot;
     message->generation = to.generation;
+    message->value = 0;
     message->sender = sender_of(runtime, self);
-    if (bytes > 0)
+    if (tri_likely(bytes == sizeof(uint64_t)))
+        memcpy(message->payload, content, sizeof(uint64_t));
+    else if (bytes > 0)
         memcpy(message->payload, content, bytes);
-    rc = tri_deliver(runtime, message, true);
+    rc = tri_deliver_to(runtime, actor, message, true);
     if (tri_unlikely(rc != 0))
-        tri_message_free(message);
+        tri_message_give(message);
     return rc;
 }
 
@@ -149,7 +164,7 @@ int troupe_tell(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
 
     if (tri_unlikely(rc != 0))
         return rc;
-    if (to.node == runtime->node)
+    if (tri_likely(to.node == runtime->node))
         return tell_here(runtime, self, to, type, message, bytes);
     parcel_init(&parcel, TRI_TELL, to, sender_of(runtime, self), message,
                 bytes);

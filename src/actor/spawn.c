@@ -122,8 +122,7 @@ troupe_ref_t troupe_self_ref(const troupe_self_t *self)
     return (troupe_ref_t){
         .node = self->runtime->node,
         .slot = actor->slot,
-        .generation = atomic_load_explicit(
-            (_Atomic uint32_t *)&actor->generation, memory_order_relaxed),
+        .generation = tri_actor_generation(actor),
     };
 }
 

@@ -19,6 +19,9 @@ static const uint8_t class_of_lines[] = {
 };
 
 #define SMALL_LEN tri_array_len(small_bytes)
+_Static_assert(SMALL_LEN == TRI_POOL_SMALL_LEN, "the cache has all classes");
+_Static_assert(sizeof(struct tri_message) + TRI_POOL_TINY_BYTES == 128,
+               "tiny messages fill the smallest blocks");
 #define SMALL_BYTES_MAX 4224
 #define SLAB_BYTES (64u * 1024)
 /* Large classes: powers of two from 8 KiB to 4 GiB. */
@@ -27,12 +30,6 @@ static const uint8_t class_of_lines[] = {
 /* Large blocks kept for reuse: each class some, all together bounded. */
 #define LARGE_KEPT_LEN 8
 #define LARGE_KEPT_BYTES_MAX (64u * 1024 * 1024)
-
-/* A chain of free blocks through next. */
-struct magazine {
-    struct tri_message *first;
-    uint32_t len;
-};
 
 /* Full magazines of one class: chained through `ask` of their first block. */
 struct depot {
@@ -205,12 +202,9 @@ void tri_pool_thread_fini(void)
 
 /* --- small blocks --------------------------------------------------------- */
 
-static _Thread_local struct {
-    struct magazine loaded[SMALL_LEN];
-    struct magazine previous[SMALL_LEN]; /* empty or full */
-} cache __attribute__((tls_model("initial-exec")));
+_Thread_local struct tri_pool_cache tri_pool_cache;
 
-static void depot_put(unsigned size_class, struct magazine *full)
+static void depot_put(unsigned size_class, struct tri_magazine *full)
 {
     struct depot *depot = &pool.depots[size_class];
 
@@ -223,7 +217,7 @@ static void depot_put(unsigned size_class, struct magazine *full)
     full->len = 0;
 }
 
-static bool depot_take(unsigned size_class, struct magazine *into)
+static bool depot_take(unsigned size_class, struct tri_magazine *into)
 {
     struct depot *depot = &pool.depots[size_class];
     struct tri_message *first;
@@ -241,7 +235,7 @@ static bool depot_take(unsigned size_class, struct magazine *into)
 }
 
 /* Carves a new slab: one magazine for the caller, the rest for the depot. */
-static bool carve_slab(unsigned size_class, struct magazine *into)
+static bool carve_slab(unsigned size_class, struct tri_magazine *into)
 {
     uint32_t bytes = small_bytes[size_class];
     uint32_t len = SLAB_BYTES / bytes;
@@ -260,6 +254,7 @@ static bool carve_slab(unsigned size_class, struct magazine *into)
 
         if (into->len == TRI_MAGAZINE_LEN)
             depot_put(size_class, into);
+        block->size_class = (uint8_t)size_class;
         block->next = into->first;
         into->first = block;
         into->len++;
@@ -269,8 +264,8 @@ static bool carve_slab(unsigned size_class, struct magazine *into)
 
 static bool reload(unsigned size_class)
 {
-    struct magazine *loaded = &cache.loaded[size_class];
-    struct magazine *previous = &cache.previous[size_class];
+    struct tri_magazine *loaded = &tri_pool_cache.loaded[size_class];
+    struct tri_magazine *previous = &tri_pool_cache.previous[size_class];
 
     if (previous->len > 0) {
         *loaded = *previous;
@@ -283,7 +278,7 @@ static bool reload(unsigned size_class)
 
 static struct tri_message *alloc_small(unsigned size_class)
 {
-    struct magazine *loaded = &cache.loaded[size_class];
+    struct tri_magazine *loaded = &tri_pool_cache.loaded[size_class];
     struct tri_message *message;
 
     if (tri_unlikely(loaded->first == NULL) && !reload(size_class))
@@ -296,10 +291,10 @@ static struct tri_message *alloc_small(unsigned size_class)
 
 static void free_small(struct tri_message *message)
 {
-    struct magazine *loaded = &cache.loaded[message->size_class];
+    struct tri_magazine *loaded = &tri_pool_cache.loaded[message->size_class];
 
     if (tri_unlikely(loaded->len == TRI_MAGAZINE_LEN)) {
-        struct magazine *previous = &cache.previous[message->size_class];
+        struct tri_magazine *previous = &tri_pool_cache.previous[message->size_class];
 
         if (previous->len > 0)
             depot_put(message->size_class, previous);
@@ -315,10 +310,10 @@ static void free_small(struct tri_message *message)
 void tri_pool_thread_fini(void)
 {
     for (unsigned i = 0; i < SMALL_LEN; i++) {
-        if (cache.loaded[i].len > 0)
-            depot_put(i, &cache.loaded[i]);
-        if (cache.previous[i].len > 0)
-            depot_put(i, &cache.previous[i]);
+        if (tri_pool_cache.loaded[i].len > 0)
+            depot_put(i, &tri_pool_cache.loaded[i]);
+        if (tri_pool_cache.previous[i].len > 0)
+            depot_put(i, &tri_pool_cache.previous[i]);
     }
 }
 

@@ -30,10 +30,71 @@ struct tri_message *tri_message_alloc(size_t bytes);
 
 void tri_message_free(struct tri_message *message);
 
+/*
+ * The same two for the way of every small message, inline. tri_message_take
+ * leaves the header as it is, but for bytes and size_class.
+ */
+static inline struct tri_message *tri_message_take(size_t bytes);
+static inline void tri_message_give(struct tri_message *message);
+
 /* Hands this thread's magazines back. At a runtime thread's end. */
 void tri_pool_thread_fini(void);
 
 /* Bytes taken from the system for messages now. */
 size_t tri_pool_bytes(void);
+
+/* --- inline ------------------------------------------------------------------ */
+
+#define TRI_POOL_SMALL_LEN 7u
+/* Payload that fits the smallest blocks. */
+#define TRI_POOL_TINY_BYTES 64u
+
+/* A chain of free blocks through next. */
+struct tri_magazine {
+    struct tri_message *first;
+    uint32_t len;
+};
+
+/* A thread's: what it allocates from and frees to, and one more magazine,
+ * empty or full. */
+struct tri_pool_cache {
+    struct tri_magazine loaded[TRI_POOL_SMALL_LEN];
+    struct tri_magazine previous[TRI_POOL_SMALL_LEN];
+};
+
+extern _Thread_local struct tri_pool_cache tri_pool_cache
+    __attribute__((tls_model("initial-exec")));
+
+static inline struct tri_message *tri_message_take(size_t bytes)
+{
+#if !defined(TRI_SANITIZE_ADDRESS)
+    struct tri_magazine *loaded = &tri_pool_cache.loaded[0];
+    struct tri_message *message = loaded->first;
+
+    if (tri_likely(bytes <= TRI_POOL_TINY_BYTES && message != NULL)) {
+        loaded->first = message->next;
+        loaded->len--;
+        message->bytes = (uint32_t)bytes;
+        return message;
+    }
+#endif
+    return tri_message_alloc(bytes);
+}
+
+static inline void tri_message_give(struct tri_message *message)
+{
+#if !defined(TRI_SANITIZE_ADDRESS)
+    struct tri_magazine *loaded = &tri_pool_cache.loaded[0];
+
+    if (tri_likely(message->size_class == 0 &&
+                   loaded->len < TRI_MAGAZINE_LEN)) {
+        message->next = loaded->first;
+        loaded->first = message;
+        loaded->len++;
+        return;
+    }
+#endif
+    tri_message_free(message);
+}
 
 #endif
