@@ -17,6 +17,8 @@
  * "owner" are only touched by the owner.
  */
 
+#include <stdalign.h>
+
 #include <troupe/actor.h>
 
 #include "actor/mailbox.h"
@@ -30,21 +32,22 @@ struct tri_actor {
     _Atomic uint32_t generation; /* written by the owner, read by senders */
     uint32_t slot;               /* constant */
     struct tri_actor *queue_next; /* in the shared run queue */
-    struct tri_actor *free_next;  /* in the table's free list */
-    char pad_[TRI_CACHE_LINE - sizeof(struct tri_mailbox) - 24];
+    struct tri_actor *free_next;  /* in a list of free cells */
+    struct tri_name *name;        /* owner's, like the rest, but seldom used */
+    int32_t stop_reason;
 
     /* owner */
+    alignas(TRI_CACHE_LINE)
     const troupe_class_t *actor_class; /* NULL: the cell is free */
-    void *state;
+    void *state; /* small_state, or malloc's */
     struct tri_message *first; /* taken, oldest first; urgent ones in front */
     struct tri_message *last;
     struct tri_message *last_urgent;
-    struct tri_name *name;
     uint32_t taken_len;
     bool started;
     bool stopping; /* exit was asked for */
-    int32_t stop_reason;
-} __attribute__((aligned(TRI_CACHE_LINE)));
+    alignas(16) unsigned char small_state[16];
+};
 
 _Static_assert(sizeof(struct tri_actor) == 2 * TRI_CACHE_LINE, "two lines");
 
@@ -54,7 +57,7 @@ struct tri_actor_table {
     struct tri_actor *_Atomic *chunks;
     uint32_t chunks_max;
     uint32_t actors_max;
-    _Atomic uint32_t alive;
+    _Atomic uint32_t alive; /* and what workers keep, see tri_cells */
     struct tri_lock lock; /* what follows */
     uint32_t cells_len;   /* cells ever handed out */
     struct tri_actor *free_first;
@@ -113,6 +116,25 @@ static inline uint32_t tri_actor_generation_advance(struct tri_actor *actor)
  */
 void tri_actor_table_put(struct tri_actor_table *table,
                          struct tri_actor *actor);
+
+/*
+ * Free cells that one worker keeps, so that not every spawn and end goes to
+ * the table. They count as alive there; none are kept when actors_max is so
+ * small that it would show.
+ */
+struct tri_cells {
+    struct tri_actor *first; /* chained through free_next */
+    _Atomic uint32_t len;    /* written by its worker */
+};
+
+#define TRI_CELLS_BATCH 32u
+#define TRI_CELLS_ACTORS_MIN 65536u
+
+/* As tri_actor_table_take and _put. cells: the calling worker's, or NULL. */
+int tri_cells_take(struct tri_actor_table *table, struct tri_cells *cells,
+                   struct tri_actor **actor_p);
+void tri_cells_put(struct tri_actor_table *table, struct tri_cells *cells,
+                   struct tri_actor *actor);
 
 /* Cells ever handed out: slots 1 to this number. Any thread. */
 uint32_t tri_actor_table_len(struct tri_actor_table *table);

@@ -244,7 +244,8 @@ static void stop_actor(struct troupe_self *self)
         tri_names_remove(&self->runtime->names, actor->name);
     actor->name = NULL;
     tri_actor_generation_advance(actor);
-    free(actor->state);
+    if (actor->state != actor->small_state)
+        free(actor->state);
     actor->state = NULL;
     actor->actor_class = NULL;
     actor->started = false;
@@ -274,7 +275,7 @@ static void end_actor(struct troupe_self *self)
 
     stop_actor(self);
     sort_out(self);
-    tri_actor_table_put(&self->runtime->actors, actor);
+    tri_cells_put(&self->runtime->actors, tri_worker_cells(), actor);
 }
 
 static void start_actor(struct troupe_self *self)

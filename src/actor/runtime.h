@@ -126,6 +126,14 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime);
 /* What the asks raise. */
 struct tri_asks_events tri_delivery_asks_events(struct tri_runtime *runtime);
 
+/* The free cells of the calling worker, or NULL. */
+static inline struct tri_cells *tri_worker_cells(void)
+{
+    struct tri_worker *worker = tri_worker_current();
+
+    return worker != NULL ? &worker->cells : NULL;
+}
+
 /* --- run.c: one turn of an actor ------------------------------------------- */
 
 /*

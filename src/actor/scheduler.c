@@ -26,6 +26,7 @@
  */
 #define STEAL_LEN_MIN 3u
 #define WATCH_NS 5000u
+#define WAKE_EVERY 32u
 /* Turns between two polls of a busy worker. */
 #define TURNS_PER_POLL 8u
 
@@ -234,7 +235,9 @@ void tri_schedule(struct tri_scheduler *scheduler, struct tri_actor *actor)
                                          memory_order_acq_rel);
     if (displaced != NULL) {
         queue_push(worker, displaced);
-        if (queue_len(worker) >= STEAL_LEN_MIN)
+        /* Once is enough: who goes to sleep later looks at the queue first.
+         * Another helper when it goes on growing. */
+        if (queue_len(worker) % WAKE_EVERY == STEAL_LEN_MIN)
             tri_scheduler_wake_one(scheduler);
     }
 }
@@ -371,6 +374,17 @@ bool tri_worker_run_one(struct tri_worker *worker)
     if (scheduler->has_peers && ++worker->turns_since_poll >= TURNS_PER_POLL)
         tri_worker_poll(worker);
     return true;
+}
+
+uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler)
+{
+    uint32_t alive = atomic_load(&scheduler->runtime->actors.alive);
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < all_len(scheduler); i++)
+        kept += atomic_load_explicit(&scheduler->workers[i].cells.len,
+                                     memory_order_relaxed);
+    return alive > kept ? alive - kept : 0;
 }
 
 bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler)

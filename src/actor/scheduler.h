@@ -63,6 +63,7 @@ struct tri_worker {
     uint32_t ticks;
     struct tri_random random;
     struct tri_watch *watches; /* by worker */
+    struct tri_cells cells;
     pthread_t thread;
 
     /* owner writes, control thread reads */
@@ -179,6 +180,9 @@ void tri_worker_hand_over(struct tri_worker *worker);
 
 /* Moves a stuck worker's `next` to the shared queue. Any thread. */
 void tri_worker_rescue_next(struct tri_worker *worker);
+
+/* Actors alive on this node. Any thread; a moment's figure. */
+uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler);
 
 /* True when no actor runs or waits to run, apart from the guest's own turn. */
 bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler);

@@ -25,17 +25,22 @@ static int check_options(const struct tri_runtime *runtime,
                : 0;
 }
 
-static void *copy_state(const troupe_class_t *actor_class, const void *initial)
+/* Small states live in the cell: then there is nothing to allocate. */
+static bool is_small(const troupe_class_t *actor_class)
 {
-    void *state = malloc(tri_max(actor_class->state_bytes, 1));
+    return actor_class->state_bytes <=
+           sizeof(((struct tri_actor *)NULL)->small_state);
+}
 
-    if (state == NULL)
-        return NULL;
+static void init_state(struct tri_actor *actor,
+                       const troupe_class_t *actor_class, void *memory,
+                       const void *initial)
+{
+    actor->state = memory != NULL ? memory : actor->small_state;
     if (initial != NULL)
-        memcpy(state, initial, actor_class->state_bytes);
+        memcpy(actor->state, initial, actor_class->state_bytes);
     else
-        memset(state, 0, actor_class->state_bytes);
-    return state;
+        memset(actor->state, 0, actor_class->state_bytes);
 }
 
 /* The name is public as soon as it is added, so the ref has to work already. */
@@ -71,21 +76,21 @@ int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
     struct tri_runtime *runtime = tri_runtime_of(from, &self);
     struct tri_actor *actor;
     troupe_ref_t ref;
-    void *state;
+    void *memory = NULL;
     int rc = check_options(runtime, actor_class, options);
 
     if (rc != 0)
         return rc;
-    state = copy_state(actor_class, initial);
-    if (state == NULL)
+    if (!is_small(actor_class) &&
+        (memory = malloc(actor_class->state_bytes)) == NULL)
         return TROUPE_ENOMEM;
-    rc = tri_actor_table_take(&runtime->actors, &actor);
+    rc = tri_cells_take(&runtime->actors, tri_worker_cells(), &actor);
     if (rc != 0) {
-        free(state);
+        free(memory);
         return rc;
     }
+    init_state(actor, actor_class, memory, initial);
     actor->actor_class = actor_class;
-    actor->state = state;
     atomic_store_explicit(&actor->mailbox.limit,
                           options->mailbox_len_max != 0
                               ? options->mailbox_len_max

@@ -107,18 +107,125 @@ int tri_actor_table_take(struct tri_actor_table *table,
     return 0;
 }
 
+/* The next generation but one would be one that was used before. */
+static bool is_used_up(const struct tri_actor *actor)
+{
+    return tri_actor_generation(actor) >= UINT32_MAX - 1;
+}
+
 void tri_actor_table_put(struct tri_actor_table *table, struct tri_actor *actor)
 {
-    /* the next but one would wrap to a generation used before */
-    bool retired = atomic_load_explicit(&actor->generation,
-                                        memory_order_relaxed) >=
-                   UINT32_MAX - 1;
-
-    if (!retired) {
+    if (!is_used_up(actor)) {
         tri_lock_acquire(&table->lock);
         actor->free_next = table->free_first;
         table->free_first = actor;
         tri_lock_release(&table->lock);
     }
     atomic_fetch_sub_explicit(&table->alive, 1, memory_order_relaxed);
+}
+
+/* --- a worker's cells ------------------------------------------------------------ */
+
+static void set_len(struct tri_cells *cells, uint32_t len)
+{
+    atomic_store_explicit(&cells->len, len, memory_order_relaxed);
+}
+
+static uint32_t len_of(struct tri_cells *cells)
+{
+    return atomic_load_explicit(&cells->len, memory_order_relaxed);
+}
+
+static void push(struct tri_cells *cells, struct tri_actor *actor)
+{
+    actor->free_next = cells->first;
+    cells->first = actor;
+    set_len(cells, len_of(cells) + 1);
+}
+
+/* Any free cell; new ones become idle like the others. */
+static struct tri_actor *take_any_locked(struct tri_actor_table *table)
+{
+    struct tri_actor *actor = table->free_first;
+
+    assert(tri_lock_is_held(&table->lock));
+    if (actor != NULL) {
+        table->free_first = actor->free_next;
+        return actor;
+    }
+    if (take_fresh_locked(table, &actor) != 0)
+        return NULL;
+    atomic_store_explicit(&actor->mailbox.word, TRI_MAILBOX_IDLE,
+                          memory_order_relaxed);
+    return actor;
+}
+
+static void refill(struct tri_actor_table *table, struct tri_cells *cells)
+{
+    uint32_t n = 0;
+
+    if (atomic_fetch_add_explicit(&table->alive, TRI_CELLS_BATCH,
+                                  memory_order_relaxed) +
+            TRI_CELLS_BATCH <=
+        table->actors_max) {
+        struct tri_actor *actor;
+
+        tri_lock_acquire(&table->lock);
+        while (n < TRI_CELLS_BATCH &&
+               (actor = take_any_locked(table)) != NULL) {
+            push(cells, actor);
+            n++;
+        }
+        tri_lock_release(&table->lock);
+    }
+    atomic_fetch_sub_explicit(&table->alive, TRI_CELLS_BATCH - n,
+                              memory_order_relaxed);
+}
+
+static void spill(struct tri_actor_table *table, struct tri_cells *cells)
+{
+    tri_lock_acquire(&table->lock);
+    for (uint32_t n = 0; n < TRI_CELLS_BATCH; n++) {
+        struct tri_actor *actor = cells->first;
+
+        cells->first = actor->free_next;
+        actor->free_next = table->free_first;
+        table->free_first = actor;
+    }
+    tri_lock_release(&table->lock);
+    set_len(cells, len_of(cells) - TRI_CELLS_BATCH);
+    atomic_fetch_sub_explicit(&table->alive, TRI_CELLS_BATCH,
+                              memory_order_relaxed);
+}
+
+int tri_cells_take(struct tri_actor_table *table, struct tri_cells *cells,
+                   struct tri_actor **actor_p)
+{
+    struct tri_actor *actor;
+
+    if (cells == NULL || table->actors_max < TRI_CELLS_ACTORS_MIN)
+        return tri_actor_table_take(table, actor_p);
+    if (cells->first == NULL)
+        refill(table, cells);
+    actor = cells->first;
+    /* a stray may be being sorted out in it right now */
+    if (actor == NULL || !tri_mailbox_claim(&actor->mailbox))
+        return tri_actor_table_take(table, actor_p);
+    cells->first = actor->free_next;
+    set_len(cells, len_of(cells) - 1);
+    *actor_p = actor;
+    return 0;
+}
+
+void tri_cells_put(struct tri_actor_table *table, struct tri_cells *cells,
+                   struct tri_actor *actor)
+{
+    if (cells == NULL || table->actors_max < TRI_CELLS_ACTORS_MIN ||
+        is_used_up(actor)) {
+        tri_actor_table_put(table, actor);
+        return;
+    }
+    push(cells, actor);
+    if (len_of(cells) > 2 * TRI_CELLS_BATCH)
+        spill(table, cells);
 }

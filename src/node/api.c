@@ -169,7 +169,7 @@ void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
     struct tri_runtime *runtime = runtime_of(from);
     struct tri_link_census census = tri_link_census(&runtime->link);
     troupe_stats_t stats = {
-        .actors = atomic_load(&runtime->actors.alive),
+        .actors = tri_scheduler_actors(&runtime->scheduler),
         .messages_bytes = tri_pool_bytes(),
         .sent_remote = census.sent,
         .received_remote = census.received,

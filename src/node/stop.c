@@ -190,7 +190,7 @@ static bool has_no_actors(void *arg)
 {
     struct stop *stop = arg;
 
-    return atomic_load(&stop->troupe->runtime.actors.alive) == 0;
+    return tri_scheduler_actors(&stop->troupe->runtime.scheduler) == 0;
 }
 
 static int end_actors(struct stop *stop, struct tri_seat *seat)
@@ -202,7 +202,7 @@ static int end_actors(struct stop *stop, struct tri_seat *seat)
     if (wait_in_naps(stop, seat, has_no_actors, stop->deadline_ns) == 0)
         return 0;
     tri_error("%u actors did not stop in time",
-              atomic_load(&runtime->actors.alive));
+              tri_scheduler_actors(&runtime->scheduler));
     return TROUPE_ETIMEDOUT;
 }
 

@@ -108,6 +108,7 @@ static troupe_t *start(int workers)
 
     troupe_options_init(&options);
     options.workers = workers;
+    options.actors_max = 4096; /* so few that no worker keeps free cells */
     options.mailbox_len_max = MAILBOX_LEN;
     options.log = "error";
     assert_int_equal(troupe_start(&troupe, &options), 0);

@@ -187,6 +187,36 @@ static void test_threads(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* A worker's cells: no cell twice, and all of them are accounted for. */
+static void test_cells(void **state)
+{
+    static struct tri_actor *taken[1000];
+    struct tri_actor_table table;
+    struct tri_cells cells = { 0 };
+
+    (void)state;
+    assert_int_equal(tri_actor_table_init(&table, TRI_CELLS_ACTORS_MIN), 0);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < tri_array_len(taken); i++) {
+            assert_int_equal(tri_cells_take(&table, &cells, &taken[i]), 0);
+            assert_true(tri_mailbox_is_empty(&taken[i]->mailbox)); /* owned */
+            for (size_t j = i > 100 ? i - 100 : 0; j < i; j++)
+                assert_ptr_not_equal(taken[i], taken[j]);
+        }
+        assert_int_equal(atomic_load(&table.alive) - atomic_load(&cells.len),
+                         tri_array_len(taken));
+        for (size_t i = 0; i < tri_array_len(taken); i++) {
+            assert_true(tri_mailbox_release(&taken[i]->mailbox));
+            tri_cells_put(&table, &cells, taken[i]);
+            assert_true(atomic_load(&cells.len) <= 2 * TRI_CELLS_BATCH);
+        }
+        assert_int_equal(atomic_load(&table.alive), atomic_load(&cells.len));
+    }
+    assert_true(tri_actor_table_len(&table) <=
+                tri_array_len(taken) + TRI_CELLS_BATCH);
+    tri_actor_table_fini(&table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +226,7 @@ int main(void)
         TEST(test_retired_slots),
         TEST(test_actors_max),
         TEST(test_threads),
+        cmocka_unit_test(test_cells),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);
