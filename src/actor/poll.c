@@ -206,6 +206,20 @@ static bool guest_claim(struct tri_scheduler *scheduler)
     return false; /* it delivers something long; try again after a nap */
 }
 
+void tri_guest_poll(struct tri_worker *guest)
+{
+    struct tri_scheduler *scheduler = &guest->runtime->scheduler;
+
+    guest->turns_since_poll = 0;
+    /* A worker that sleeps in the role may share this thread's core, and not
+     * get to run as long as the program comes back here again and again. */
+    if (tri_poll_try(scheduler) || guest_claim(scheduler)) {
+        tri_link_poll(&guest->runtime->link, POLL_BUDGET);
+        tri_poll_release(scheduler);
+    }
+    atomic_store_explicit(&scheduler->guest_wants, 0, memory_order_relaxed);
+}
+
 static bool idle(struct tri_worker *worker, bool (*wanted)(void *arg),
                  void *arg, uint64_t deadline_ns)
 {

@@ -199,6 +199,9 @@ bool tri_worker_idle(struct tri_worker *worker, bool (*wanted)(void *arg),
 /* Polls once if the role is free. */
 void tri_worker_poll(struct tri_worker *worker);
 
+/* Polls once as the guest, whoever has the role. */
+void tri_guest_poll(struct tri_worker *guest);
+
 bool tri_poll_try(struct tri_scheduler *scheduler);
 void tri_poll_release(struct tri_scheduler *scheduler);
 

@@ -111,7 +111,7 @@ void tri_serve_once(struct tri_seat *seat)
     if (seat->guest == NULL)
         return;
     limit_for_hook(seat->runtime, TRI_NS_NEVER);
-    tri_worker_poll(seat->guest);
+    tri_guest_poll(seat->guest);
     for (unsigned i = 0; i < TRI_TURN_LEN; i++)
         if (!tri_worker_run_one(seat->guest))
             break;
