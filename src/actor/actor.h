@@ -90,11 +90,13 @@ tri_actor_table_cell(struct tri_actor_table *table, uint32_t slot)
 int tri_actor_table_take(struct tri_actor_table *table,
                          struct tri_actor **actor_p);
 
-/* The generation that an actor has while it runs. */
+/* Owner: the generation in the actor's own ref, also while it ends. */
 static inline uint32_t tri_actor_generation(const struct tri_actor *actor)
 {
-    return atomic_load_explicit((_Atomic uint32_t *)&actor->generation,
-                                memory_order_relaxed);
+    uint32_t generation = atomic_load_explicit(
+        (_Atomic uint32_t *)&actor->generation, memory_order_relaxed);
+
+    return generation - !(generation & 1);
 }
 
 /* Owner: gives the cell its next generation, which refs can find, or ends the

@@ -238,12 +238,13 @@ static void stop_actor(struct troupe_self *self)
                  actor->actor_class->name, actor->name != NULL ? ", " : "",
                  actor->name != NULL ? actor->name->text : "",
                  troupe_strerror(reason));
-    if (actor->started)
-        receive(self, TROUPE_ON_STOP, &reason);
     if (actor->name != NULL)
         tri_names_remove(&self->runtime->names, actor->name);
     actor->name = NULL;
+    /* From here on nobody finds it: who sees what on_stop does sees it gone. */
     tri_actor_generation_advance(actor);
+    if (actor->started)
+        receive(self, TROUPE_ON_STOP, &reason);
     if (actor->state != actor->small_state)
         free(actor->state);
     actor->state = NULL;

@@ -110,7 +110,8 @@ int tri_actor_table_take(struct tri_actor_table *table,
 /* The next generation but one would be one that was used before. */
 static bool is_used_up(const struct tri_actor *actor)
 {
-    return tri_actor_generation(actor) >= UINT32_MAX - 1;
+    return atomic_load_explicit((_Atomic uint32_t *)&actor->generation,
+                                memory_order_relaxed) >= UINT32_MAX - 1;
 }
 
 void tri_actor_table_put(struct tri_actor_table *table, struct tri_actor *actor)
