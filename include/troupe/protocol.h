@@ -44,7 +44,8 @@
  * counter_spawn_with(from, options, initial, &ref). Besides the protocol's
  * messages an actor may define
  *     int  on_start(self, state)
- *     void on_stop(self, state, int reason)          0: stopped, else failed
+ *     void on_stop(self, state, int reason)          0: stopped, else failed;
+ *                                            nobody finds the actor any more
  *     int  on_undelivered(self, state, const troupe_dead_letter_t *)
  * TROUPE_ACTOR_AS(name, protocol, state, …) defines a second kind of actor
  * for the same protocol. A message whose handler is left out is answered with
