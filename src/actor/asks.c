@@ -162,20 +162,8 @@ bool tri_asks_cancel(struct tri_asks *asks, uint64_t id)
 
     tri_lock_acquire(&asks->lock);
     ask = find_locked(asks, id);
-    if (ask != NULL)
-        free_locked(asks, ask);
-    tri_lock_release(&asks->lock);
-    return ask != NULL;
-}
-
-bool tri_asks_abandon(struct tri_asks *asks, uint64_t id)
-{
-    struct tri_ask *ask;
-
-    tri_lock_acquire(&asks->lock);
-    ask = find_locked(asks, id);
     if (ask != NULL) {
-        wheel_remove_locked(asks, ask);
+        wheel_remove_locked(asks, ask); /* an actor's */
         free_locked(asks, ask);
     }
     tri_lock_release(&asks->lock);

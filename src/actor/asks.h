@@ -108,13 +108,9 @@ struct tri_ask_spec {
 int tri_asks_begin(struct tri_asks *asks, const struct tri_ask_spec *spec,
                    uint64_t *id_p);
 
-/* A waiter gives up, or the request could not be sent. False: it has ended
- * already, and the waiter is done. */
+/* The asker gives up, or the request could not be sent. False: it has ended
+ * already; the waiter is done, or the actor's outcome is on its way. */
 bool tri_asks_cancel(struct tri_asks *asks, uint64_t id);
-
-/* The same for an actor's ask that could not be sent. False: it has ended
- * already, and its outcome is on its way. */
-bool tri_asks_abandon(struct tri_asks *asks, uint64_t id);
 
 /*
  * A reply arrived: an error, or a result, of which the payload is copied

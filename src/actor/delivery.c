@@ -203,9 +203,15 @@ static void refused(struct tri_runtime *runtime,
 
 /* --- what the link raises -------------------------------------------------------- */
 
-static uint32_t deadline_of(const struct tri_record *record)
+/* The time an ask has left, as its sender says. */
+static uint32_t ms_left_of(int32_t value)
 {
-    return tri_coarse_ms() + (uint32_t)(record->value > 0 ? record->value : 0);
+    return value > 0 ? (uint32_t)value : 0;
+}
+
+static uint32_t deadline_of(int32_t value)
+{
+    return tri_coarse_ms() + ms_left_of(value);
 }
 
 /* A header on the stack, to refuse a record that got no memory. */
@@ -245,7 +251,7 @@ static void take_record(struct tri_runtime *runtime,
     if (record->bytes > 0)
         memcpy(message->payload, payload, record->bytes);
     if (record->kind == TRI_ASK)
-        message->deadline_ms = deadline_of(record);
+        message->deadline_ms = deadline_of(record->value);
     rc = tri_deliver(runtime, message, record->kind != TRI_STOP);
     if (tri_unlikely(rc != 0))
         tri_refuse(runtime, message, rc);
@@ -278,7 +284,7 @@ static void on_record(void *context, struct tri_peer *peer,
         break;
     case TRI_RESOLVE:
         tri_resolve(runtime, record, payload, record->bytes,
-                    record->value > 0 ? (uint32_t)record->value : 0);
+                    ms_left_of(record->value));
         break;
     default:
         break;
@@ -302,9 +308,7 @@ static void on_message(void *context, struct tri_peer *peer,
         return;
     }
     if (message->kind == TRI_ASK) {
-        message->deadline_ms = tri_coarse_ms() +
-                               (uint32_t)(message->value > 0 ? message->value
-                                                             : 0);
+        message->deadline_ms = deadline_of(message->value);
         message->value = 0;
     }
     rc = tri_deliver(runtime, message, true);

@@ -107,7 +107,6 @@ struct tri_scheduler {
 
     /* the guest's seat */
     struct tri_lock guest_lock __attribute__((aligned(TRI_CACHE_LINE)));
-    _Atomic uint32_t wakes; /* grows with troupe_wake */
 
     /* the shared queue */
     struct tri_lock lock __attribute__((aligned(TRI_CACHE_LINE)));

@@ -488,7 +488,7 @@ int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
     rc = send_parcel(runtime, &parcel);
     if (rc != 0) {
         /* it may have ended by the death of the node: then `then` says so */
-        return tri_asks_abandon(&runtime->asks, id) ? rc : 0;
+        return tri_asks_cancel(&runtime->asks, id) ? rc : 0;
     }
     /* The control thread may be about to sleep longer than that. Pairs with
      * its fence in timeout_of. */

@@ -253,7 +253,7 @@ static void test_actor_outcome(void **state)
     tri_asks_end(&fixture->asks, fixture->last);
     assert_int_equal(fixture->asks.wheel_len, 0);
     id = begin_actor(fixture, 5, TRI_NS_NEVER, NULL);
-    tri_asks_abandon(&fixture->asks, id);
+    tri_asks_cancel(&fixture->asks, id);
     assert_int_equal(fixture->asks.wheel_len, 0);
     assert_int_equal(fixture->delivered, 1);
 }
@@ -393,7 +393,7 @@ static void step_complete(struct fixture *fixture, struct model *model,
     if (id == 0)
         return;
     if (tri_random_below(random, 4) == 0) {
-        tri_asks_abandon(&fixture->asks, id);
+        tri_asks_cancel(&fixture->asks, id);
         assert_int_equal(outcome->ended, 0);
         outcome->ended = 1;
         outcome->error = 0;
