@@ -165,7 +165,8 @@ static int write_locked(struct tri_peer *peer, const struct tri_record *header,
     int rc;
 
     assert(tri_lock_is_held(&peer->lock));
-    rc = ops->reserve(peer->channel, bytes, &span);
+    rc = ops->reserve(peer->channel, tri_lane_of(header->kind), bytes,
+                      &span);
     if (rc != 0)
         return rc;
     if (offset == 0) {
@@ -173,7 +174,8 @@ static int write_locked(struct tri_peer *peer, const struct tri_record *header,
         if (tri_likely(!peer->first_counted))
             tri_count_one(&peer->sent);
     } else {
-        *span.record = (struct tri_record){ .kind = TRI_MORE };
+        *span.record = *header; /* for who finds this piece alone */
+        span.record->kind = TRI_MORE;
     }
     span.record->bytes = bytes;
     if (bytes > 0)
@@ -585,8 +587,8 @@ void tri_peer_begin(struct tri_peer *peer)
     give_up_partial(peer);
 }
 
-static void on_record(void *context, void *peer_, const struct tri_record *record,
-                      const void *payload)
+static void take_record(void *context, void *peer_,
+                        const struct tri_record *record, const void *payload)
 {
     struct tri_link *link = context;
     struct tri_peer *peer = peer_;
@@ -616,6 +618,14 @@ static void on_record(void *context, void *peer_, const struct tri_record *recor
     count_received(peer);
     link->config.events.record(link->config.events.context, peer, record,
                                payload);
+}
+
+static bool on_record(void *context, void *peer, enum tri_lane lane,
+                      const struct tri_record *record, const void *payload)
+{
+    (void)lane;
+    take_record(context, peer, record, payload);
+    return true;
 }
 
 static void on_ended(void *context, void *peer)

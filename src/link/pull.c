@@ -65,7 +65,7 @@ int tri_pull_expose_locked(struct tri_peer *peer)
     int rc;
 
     assert(tri_lock_is_held(&peer->lock) && !tri_pull_is_exposed(peer));
-    rc = ops->reserve(peer->channel, sizeof(pull), &span);
+    rc = ops->reserve(peer->channel, TRI_LANE_DATA, sizeof(pull), &span);
     if (rc != 0)
         return rc;
     /* Not a number that another process may have at the same place. */
@@ -149,7 +149,7 @@ int tri_pull_answer_locked(struct tri_peer *peer)
     id = atomic_load_explicit(&peer->answer, memory_order_acquire);
     if (id == 0)
         return 0;
-    rc = ops->reserve(peer->channel, 0, &span);
+    rc = ops->reserve(peer->channel, TRI_LANE_CONTROL, 0, &span);
     if (rc != 0)
         return rc;
     *span.record = (struct tri_record){

@@ -218,8 +218,8 @@ bool tri_fabric_truncation_releases(const struct fi_info *info);
 
 /* --- fabric_tx.c --- */
 
-int tri_fabric_reserve(struct tri_channel *channel, size_t bytes,
-                       struct tri_span *span_p);
+int tri_fabric_reserve(struct tri_channel *channel, enum tri_lane lane,
+                       size_t bytes, struct tri_span *span_p);
 void tri_fabric_commit(struct tri_channel *channel);
 int tri_fabric_flush(struct tri_channel *channel);
 int tri_fabric_channel_create(struct fabric *fabric, uint64_t node,

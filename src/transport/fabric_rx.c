@@ -117,7 +117,8 @@ static unsigned deliver_records(struct fabric *fabric, void *peer,
     for (unsigned i = 0; i < records; i++) {
         const struct tri_record *record = (const void *)data;
 
-        events->record(events->context, peer, record, record + 1);
+        events->record(events->context, peer, tri_lane_of(record->kind),
+                       record, record + 1);
         data += tri_frame_record_bytes(record->bytes);
     }
     return records;

@@ -243,14 +243,15 @@ static void channel_seal(struct fabric *fabric, struct fabric_channel *channel)
     tri_lock_release(&fabric->queue_lock);
 }
 
-int tri_fabric_reserve(struct tri_channel *base, size_t bytes,
-                       struct tri_span *span_p)
+int tri_fabric_reserve(struct tri_channel *base, enum tri_lane lane,
+                       size_t bytes, struct tri_span *span_p)
 {
     struct fabric_channel *channel = (struct fabric_channel *)base;
     struct fabric *fabric = channel_fabric(channel);
     struct fabric_frame *frame = channel->filling;
 
     assert(bytes <= TRI_FRAME_PAYLOAD_MAX);
+    (void)lane;
     if (tri_fabric_broken(channel))
         return TROUPE_ENODE;
     if (frame &&

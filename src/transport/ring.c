@@ -248,13 +248,14 @@ static __attribute__((noinline)) int wait_for_room(
     return TROUPE_EFULL;
 }
 
-static int ring_reserve(struct tri_channel *base, size_t bytes,
-                        struct tri_span *span_p)
+static int ring_reserve(struct tri_channel *base, enum tri_lane lane,
+                        size_t bytes, struct tri_span *span_p)
 {
     struct ring_channel *channel = channel_of(base);
     int error;
 
     assert(bytes <= base->transport->record_bytes_max);
+    (void)lane;
     if (tri_unlikely(
             atomic_load_explicit(&channel->dead, memory_order_relaxed)))
         return TROUPE_ENODE;
@@ -339,7 +340,8 @@ static unsigned poll_in(struct ring *ring, unsigned slot, struct ring_in *in,
                TRI_RING_RECORD) {
         n++;
         if (tri_likely(record.kind != TRI_PULL) || !events->pull)
-            events->record(events->context, in->context, &record, payload);
+            events->record(events->context, in->context,
+                           tri_lane_of(record.kind), &record, payload);
         else if (!events->pull(events->context, in->context, &record, payload))
             break; /* others first; the record stays where it is */
         tri_ring_release(&in->rx);

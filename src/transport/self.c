@@ -168,13 +168,14 @@ static int room_locked(struct self_channel *channel)
     return TROUPE_EFULL;
 }
 
-static int self_reserve(struct tri_channel *base, size_t bytes,
-                        struct tri_span *span_p)
+static int self_reserve(struct tri_channel *base, enum tri_lane lane,
+                        size_t bytes, struct tri_span *span_p)
 {
     struct self_channel *channel = channel_of(base);
     int error;
 
     assert(bytes <= TRI_RECORD_BYTES_MAX);
+    (void)lane;
     pthread_mutex_lock(&lock);
     error = room_locked(channel);
     pthread_mutex_unlock(&lock);
@@ -275,7 +276,8 @@ static void deliver(struct self *self, struct entry *entry)
     else
         context = context_of(self, entry->node);
     if (context)
-        events->record(events->context, context, &entry->record,
+        events->record(events->context, context,
+                       tri_lane_of(entry->record.kind), &entry->record,
                        entry->payload);
 }
 

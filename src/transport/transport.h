@@ -3,12 +3,15 @@
 #define TRI_TRANSPORT_H
 
 /*
- * Moves records between nodes, in order, at most once. One ops table a
- * transport; the link above it (src/link) is the only user. One conformance
- * suite (tests/conf) is run against each.
+ * Moves records between nodes. Between two living processes nothing is lost,
+ * repeated or, within a lane, reordered. One ops table a transport; the link
+ * above it (src/link) is the only user. One conformance suite (tests/conf) is
+ * run against each.
  *
  * Two directions, apart from each other: a *channel* carries this node's
- * records to one peer; what peers send arrives through `poll`.
+ * records to one peer; what peers send arrives through `poll`. Each has lanes
+ * with buffers of their own: a full lane, or one whose records the link does
+ * not take, never holds up another.
  *
  * Locks are the caller's: calls on one channel are serialized by the link's
  * lock of that peer, poll and pending by the driver's poll lock; the control
@@ -50,10 +53,12 @@ struct tri_transport_events {
 
     /*
      * A record arrived; already checked by tri_record_check. Record and
-     * payload are only valid during the call. Called from poll.
+     * payload are only valid during the call. False: it is not taken (data
+     * only); the transport keeps it and what follows on that lane, in bounded
+     * memory, until `resume`. Called from poll and resume.
      */
-    void (*record)(void *context, void *peer, const struct tri_record *record,
-                   const void *payload);
+    bool (*record)(void *context, void *peer, enum tri_lane lane,
+                   const struct tri_record *record, const void *payload);
 
     /*
      * As `record`, for a TRI_PULL over a transport that can pull. False: it
@@ -136,8 +141,8 @@ struct tri_transport_ops {
      * then commits, with no other call on the channel between.
      * Errors: EFULL (`writable` will follow), ENODE.
      */
-    int (*reserve)(struct tri_channel *channel, size_t bytes,
-                   struct tri_span *span_p);
+    int (*reserve)(struct tri_channel *channel, enum tri_lane lane,
+                   size_t bytes, struct tri_span *span_p);
 
     /* Hands the reserved record over to be sent, at the latest by flush. */
     void (*commit)(struct tri_channel *channel);
@@ -145,6 +150,18 @@ struct tri_transport_ops {
     /* Sends what was committed. Errors: EFULL (something is left, `writable`
      * will follow), ENODE. NULL: commit does it all. */
     int (*flush)(struct tri_channel *channel);
+
+    /*
+     * Calls `unread` for each record that was committed and is not known to be
+     * taken over by the peer's process, each lane in order; a record's first
+     * pieces may be missing. For a channel whose peer is dead, before it is
+     * disconnected. NULL: nothing is known.
+     */
+    void (*each_unread)(struct tri_channel *channel,
+                        void (*unread)(void *context,
+                                       const struct tri_record *record,
+                                       const void *payload),
+                        void *context);
 
     /* Records committed, but not known to be taken over by the peer's
      * process. NULL: not known. */
@@ -159,6 +176,12 @@ struct tri_transport_ops {
     /* True when poll has work and the caller must not sleep. Called with the
      * bell armed. */
     bool (*pending)(struct tri_transport *transport);
+
+    /*
+     * Raises `record` again for what it was not taken from. peer: as `accept`
+     * returned it. With the poll lock held, not from within an event.
+     */
+    void (*resume)(struct tri_transport *transport, void *peer);
 
     /*
      * The size from which messages had better be pulled; 0: none. May take a

@@ -45,6 +45,28 @@ enum tri_record_kind {
     TRI_KIND_LAST = TRI_PULLED,
 };
 
+/* What must not wait for what: control for nothing, replies for no data. Order
+ * holds within a lane. */
+enum tri_lane {
+    TRI_LANE_CONTROL, /* small, and always taken in at once */
+    TRI_LANE_REPLY,   /* ends of asks: bounded by the asks, always taken in */
+    TRI_LANE_DATA,
+    TRI_LANES,
+};
+
+static inline enum tri_lane tri_lane_of(uint8_t kind)
+{
+    switch (kind) {
+    case TRI_REPLY:
+    case TRI_REFUSED:
+        return TRI_LANE_REPLY;
+    case TRI_PULLED:
+        return TRI_LANE_CONTROL;
+    default:
+        return TRI_LANE_DATA;
+    }
+}
+
 /* The payload of a PULL. The sender keeps the id at guard_address for as long
  * as the message may be read: who reads another value there afterwards has
  * read something else. */

@@ -25,18 +25,19 @@ static void *on_accept(void *context, uint64_t node)
     return end;
 }
 
-static void on_record(void *context, void *peer,
+static bool on_record(void *context, void *peer, enum tri_lane lane,
                       const struct tri_record *record, const void *payload)
 {
     struct conf_end *end = context;
 
-    if (peer != context || record->ask < end->next ||
+    if (peer != context || lane != TRI_LANE_DATA || record->ask < end->next ||
         record->bytes != record->total_bytes ||
         memcmp(payload, pattern + record->ask % PATTERN_PERIOD,
                record->bytes) != 0)
         atomic_fetch_add(&end->wrong, 1);
     end->next = record->ask + 1;
     atomic_fetch_add(&end->received, 1);
+    return true;
 }
 
 static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
@@ -132,7 +133,7 @@ int conf_end_send(struct conf_end *end, size_t bytes)
 {
     const struct tri_transport_ops *ops = end->transport->ops;
     struct tri_span span;
-    int error = ops->reserve(end->channel, bytes, &span);
+    int error = ops->reserve(end->channel, TRI_LANE_DATA, bytes, &span);
 
     if (error)
         return error;

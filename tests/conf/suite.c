@@ -176,7 +176,8 @@ static void test_malformed_record_is_garbage(void **state)
     conf_end_connect(&a, &b);
     conf_end_send(&a, SMALL);
     assert_int_equal(
-        a.transport->ops->reserve(a.channel, SMALL, &span), 0);
+        a.transport->ops->reserve(a.channel, TRI_LANE_DATA, SMALL,
+                                      &span), 0);
     memset(span.payload, 0, SMALL);
     *span.record = (struct tri_record){
         .kind = TRI_TELL, .bytes = SMALL, .total_bytes = SMALL, .reserved = 1

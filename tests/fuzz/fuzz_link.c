@@ -83,7 +83,8 @@ static void feed(struct tri_link *link, struct tri_peer *peer,
         if (!tri_record_check(&record, bytes))
             return;
         if (record.kind != TRI_PULL)
-            events.record(link, peer, &record, data);
+            events.record(link, peer, tri_lane_of(record.kind), &record,
+                          data);
         else
             while (!events.pull(link, peer, &record, data))
                 ;

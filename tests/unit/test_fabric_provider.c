@@ -305,13 +305,14 @@ static void *accept_all(void *context, uint64_t node)
     return context;
 }
 
-static void count_record(void *context, void *peer,
+static bool count_record(void *context, void *peer, enum tri_lane lane,
                          const struct tri_record *record, const void *payload)
 {
-    (void)peer;
+    (void)lane, (void)peer;
     (void)record;
     (void)payload;
     ((struct counts *)context)->records++;
+    return true;
 }
 
 static void count_garbage(void *context, const char *reason)
@@ -386,7 +387,8 @@ static void test_stranger_does_no_harm(void **state)
     storm(&stranger, node, &counts);
     assert_int_equal(
         tri_transport_fabric.connect(other, 1, &address, NULL, &channel), 0);
-    assert_int_equal(tri_transport_fabric.reserve(channel, 0, &span), 0);
+    assert_int_equal(tri_transport_fabric.reserve(channel, TRI_LANE_DATA, 0,
+                                                  &span), 0);
     *span.record = (struct tri_record){ .kind = TRI_TELL };
     tri_transport_fabric.commit(channel);
     assert_int_equal(tri_transport_fabric.flush(channel), 0);

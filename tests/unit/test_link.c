@@ -93,12 +93,13 @@ static void fake_disconnect(struct tri_channel *channel)
     fake_of(channel)->disconnects++;
 }
 
-static int fake_reserve(struct tri_channel *channel, size_t bytes,
-                        struct tri_span *span_p)
+static int fake_reserve(struct tri_channel *channel, enum tri_lane lane,
+                        size_t bytes, struct tri_span *span_p)
 {
     struct fake *fake = fake_of(channel);
     int rc = fake->reserve_rc;
 
+    (void)lane;
     if (bytes > RECORD_BYTES)
         abort();
     pthread_mutex_lock(&fake->mutex);
@@ -156,7 +157,7 @@ static unsigned fake_poll(struct tri_transport *transport, unsigned budget)
         fake->events.record(fake->events.context,
                             fake->events.accept(fake->events.context,
                                                 PEER_NODE),
-                            &frame.record, frame.payload);
+                            tri_lane_of(frame.record.kind), &frame.record, frame.payload);
     }
     pthread_mutex_lock(&fake->mutex);
     starved = fake->starved && fake->tail - fake->head < fake->room;
@@ -532,7 +533,7 @@ static void raise_record(struct fixture *fixture, struct tri_record record,
     fill(payload, record.ask, bytes);
     record.bytes = bytes;
     fixture->fake.events.record(fixture->fake.events.context, fixture->peer,
-                                &record, payload);
+                                tri_lane_of(record.kind), &record, payload);
 }
 
 static void test_garbage(void **state)

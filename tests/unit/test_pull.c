@@ -523,7 +523,8 @@ static void test_malformed(void **state)
     assert_int_equal(sides[1].arrived, 1);
     /* Instead of a message's next piece (found by tests/fuzz/fuzz_link). */
     tri_link_transport_events(&sides[1].link)
-        .record(&sides[1].link, sides[1].peer, &first_piece, data);
+        .record(&sides[1].link, sides[1].peer, TRI_LANE_DATA, &first_piece,
+                data);
     assert_non_null(sides[1].peer->partial);
     offer(good, sizeof(good), sizeof(data));
     assert_null(sides[1].peer->partial);
