@@ -34,7 +34,7 @@ struct tri_carrier_memory {
  * A frame to be sent. It lies in memory that was added, and neither it nor
  * its bytes may change from `send` until `sent`.
  */
-struct tri_parcel {
+struct tri_carrier_frame {
     uint64_t carrier_private[10]; /* first: where libfabric scribbles */
     struct tri_line *line;        /* set by send */
     const struct tri_carrier_memory *memory;
@@ -51,7 +51,7 @@ struct tri_carrier_events {
 
     /* The carrier is done with a frame. ok: its bytes left, which says nothing
      * of their arrival. Also raised for lines that were disconnected. */
-    void (*sent)(void *context, struct tri_parcel *parcel, bool ok);
+    void (*sent)(void *context, struct tri_carrier_frame *frame, bool ok);
 
     /* A line whose send said EFULL can go on. May be raised without need.
      * peer: as given to connect. */
@@ -101,7 +101,7 @@ struct tri_carrier_ops {
      * Sends a frame of at most frame_bytes_max. Errors: EFULL (not now:
      * nothing was taken, `writable` will follow).
      */
-    int (*send)(struct tri_line *line, struct tri_parcel *parcel);
+    int (*send)(struct tri_line *line, struct tri_carrier_frame *frame);
 
     /* Makes memory usable for frames. Errors: ENOMEM, ETRANSPORT. */
     int (*memory_add)(struct tri_carrier *carrier,

@@ -34,7 +34,7 @@
 
 #include "base/lock.h"
 #include "transport/transport.h"
-#include "wire/frame.h"
+#include "transport/fabric_frame.h"
 
 /* Frames of one channel, being filled, queued or in flight: enough to keep a
  * connection busy (256 KiB), few enough that a dead peer holds little. */

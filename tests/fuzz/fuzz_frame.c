@@ -5,7 +5,7 @@
 
 #include "fuzz.h"
 
-#include "wire/frame.h"
+#include "transport/fabric_frame.h"
 
 enum { NODE = 7, NONCE = 9 };
 
