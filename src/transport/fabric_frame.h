@@ -26,7 +26,7 @@
 
 #define TRI_FRAME_MAGIC 0x31465254u /* "TRF1" */
 #define TRI_FRAME_VERSION 1
-#define TRI_FABRIC_FRAME_HEADER_BYTES 40
+#define TRI_FRAME_HEADER_BYTES 40
 #define TRI_FRAME_ALIGN 8
 
 /* The largest frame. ofi_rxm's eager limit: what is larger would be sent by
@@ -35,10 +35,10 @@
 
 /* The largest payload of a record that is alone in its frame. */
 #define TRI_FRAME_PAYLOAD_MAX                                                 \
-    (TRI_FRAME_BYTES_MAX - TRI_FABRIC_FRAME_HEADER_BYTES -                           \
+    (TRI_FRAME_BYTES_MAX - TRI_FRAME_HEADER_BYTES -                           \
      (uint32_t)sizeof(struct tri_record))
 
-_Static_assert(TRI_FABRIC_FRAME_HEADER_BYTES % TRI_FRAME_ALIGN == 0 &&
+_Static_assert(TRI_FRAME_HEADER_BYTES % TRI_FRAME_ALIGN == 0 &&
                    sizeof(struct tri_record) % TRI_FRAME_ALIGN == 0 &&
                    TRI_FRAME_BYTES_MAX % TRI_FRAME_ALIGN == 0,
                "records are used in place");
@@ -58,7 +58,7 @@ static inline size_t tri_frame_record_bytes(size_t payload_bytes)
            tri_align_up(payload_bytes, TRI_FRAME_ALIGN);
 }
 
-/* Writes the TRI_FABRIC_FRAME_HEADER_BYTES of a header. */
+/* Writes the TRI_FRAME_HEADER_BYTES of a header. */
 static inline void tri_frame_encode(unsigned char *data,
                                     const struct tri_frame *frame)
 {
@@ -86,7 +86,7 @@ static inline const char *tri_frame_decode(const unsigned char *data,
     uint32_t words[4];
     uint64_t ids[3];
 
-    if (arrived_bytes < TRI_FABRIC_FRAME_HEADER_BYTES)
+    if (arrived_bytes < TRI_FRAME_HEADER_BYTES)
         return "too short for a frame";
     if (arrived_bytes > TRI_FRAME_BYTES_MAX)
         return "too long for a frame";
@@ -118,7 +118,7 @@ static inline const char *tri_frame_check(const unsigned char *data,
                                           struct tri_frame *frame_p)
 {
     const char *reason = tri_frame_decode(data, arrived_bytes, frame_p);
-    size_t at = TRI_FABRIC_FRAME_HEADER_BYTES;
+    size_t at = TRI_FRAME_HEADER_BYTES;
 
     if (reason)
         return reason;
