@@ -61,6 +61,10 @@ static inline enum tri_lane tri_lane_of(uint8_t kind)
     case TRI_REFUSED:
         return TRI_LANE_REPLY;
     case TRI_PULLED:
+    case TRI_MAILBOX_STOP:
+    case TRI_MAILBOX_GO:
+    case TRI_DRAINED:
+    case TRI_QUIESCE:
         return TRI_LANE_CONTROL;
     default:
         return TRI_LANE_DATA;
