@@ -42,7 +42,14 @@ enum tri_record_kind {
                         the sender's memory: its header, struct tri_pull */
     TRI_PULLED = 10, /* ask: the id of a PULL that is done; value: 0, or an
                         error: send it in pieces. May come between MORE */
-    TRI_KIND_LAST = TRI_PULLED,
+    TRI_MAILBOX_STOP = 11, /* the mailbox of slot, generation is full: send it
+                              nothing */
+    TRI_MAILBOX_GO = 12,   /* it has room again */
+    TRI_DRAIN = 13,   /* answer when all that came before on this lane has been
+                         handled; ask: the drain's number */
+    TRI_DRAINED = 14, /* that answer; value: 0 or an error */
+    TRI_QUIESCE = 15, /* payload: a message of group/quiesce_core.h */
+    TRI_KIND_LAST = TRI_QUIESCE,
 };
 
 /* What must not wait for what: control for nothing, replies for no data. Order
