@@ -510,6 +510,13 @@ static void *on_accept(void *context, uint64_t node)
     return peer != NULL && !tri_peer_is_dead(peer) ? peer : NULL;
 }
 
+static const struct tri_address *on_address(void *context, uint64_t node)
+{
+    struct tri_peer *peer = tri_link_find(context, node);
+
+    return peer != NULL ? &peer->address : NULL;
+}
+
 void tri_link_garbage(struct tri_link *link, const char *reason)
 {
     if (atomic_fetch_add_explicit(&link->garbage, 1, memory_order_relaxed) == 0)
@@ -660,6 +667,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
     return (struct tri_transport_events){
         .context = link,
         .accept = on_accept,
+        .address = on_address,
         .record = on_record,
         .pull = tri_pull_on_pull,
         .lost = on_lost,

@@ -22,8 +22,10 @@
 
 #include "base/base.h"
 #include "wire/record.h"
+#include "wire/seal.h"
 
 struct tri_bell;
+struct tri_carrier_ops;
 struct tri_transport;
 struct tri_channel;
 
@@ -50,6 +52,10 @@ struct tri_transport_events {
      * refuse a stranger. Called from poll or control.
      */
     void *(*accept)(void *context, uint64_t node);
+
+    /* Where a node is that was accepted, for a transport that has to answer
+     * it before the link connects; NULL: not known. Pure. */
+    const struct tri_address *(*address)(void *context, uint64_t node);
 
     /*
      * A record arrived; already checked by tri_record_check. Record and
@@ -99,6 +105,11 @@ struct tri_transport_config {
     const char *provider;  /* fabric: libfabric provider name */
     const char *interface; /* fabric: address or interface name, or NULL */
     enum tri_cma cma;      /* ring */
+    const struct tri_carrier_ops *carrier; /* session: what it runs over */
+    enum tri_seal_mode seal;  /* session */
+    const unsigned char *key; /* session: the job's, TRI_KEY_BYTES, or NULL;
+                                 it stays valid until close */
+    uint16_t port_first, port_last; /* fabric: to bind to; 0: any */
     struct tri_transport_events events;
 };
 
