@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "wire/seal.h"
+
+#include <endian.h>
+#include <limits.h>
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define NONCE_BYTES 12
+
+struct tri_seal {
+    enum tri_seal_mode mode;
+    EVP_CIPHER_CTX *out; /* keyed once; a frame only sets its nonce */
+    EVP_CIPHER_CTX *in;
+};
+
+/* --- the crypto library ----------------------------------------------------------- */
+
+/* Fetching looks through the library's providers, so it is done once. Kept
+ * until the process ends: who comes second must find them, too. */
+static pthread_once_t fetched = PTHREAD_ONCE_INIT;
+static EVP_CIPHER *cipher;
+static EVP_KDF *hkdf;
+
+static void fetch(void)
+{
+    cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+    hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+}
+
+/* The queue of errors is the program's too: callers restore it. */
+static int refused(const char *what)
+{
+    char text[256] = "no reason given";
+    unsigned long code = ERR_peek_last_error();
+
+    if (code != 0)
+        ERR_error_string_n(code, text, sizeof(text));
+    tri_error("the crypto library refused %s: %s", what, text);
+    return TROUPE_ESYSTEM;
+}
+
+/* --- keys -------------------------------------------------------------------------- */
+
+#define LABEL "troupe frame 1"
+#define LABEL_BYTES (sizeof(LABEL) - 1)
+
+int tri_seal_derive(const unsigned char key[TRI_KEY_BYTES],
+                    enum tri_seal_mode mode, uint64_t source,
+                    uint64_t destination, unsigned char key_p[TRI_KEY_BYTES])
+{
+    uint64_t nodes[2] = { htole64(source), htole64(destination) };
+    unsigned char info[LABEL_BYTES + 1 + sizeof(nodes)];
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST,
+                                         (char[]){ "SHA256" }, 0),
+        OSSL_PARAM_construct_octet_string(
+            OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)key, TRI_KEY_BYTES),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info,
+                                          sizeof(info)),
+        OSSL_PARAM_construct_end(),
+    };
+    EVP_KDF_CTX *context;
+    int ok;
+
+    pthread_once(&fetched, fetch);
+    memcpy(info, LABEL, LABEL_BYTES);
+    info[LABEL_BYTES] = (unsigned char)mode;
+    memcpy(info + LABEL_BYTES + 1, nodes, sizeof(nodes));
+    ERR_set_mark();
+    context = hkdf != NULL ? EVP_KDF_CTX_new(hkdf) : NULL;
+    ok = context != NULL &&
+         EVP_KDF_derive(context, key_p, TRI_KEY_BYTES, params) > 0;
+    if (!ok)
+        refused("HKDF-SHA256");
+    EVP_KDF_CTX_free(context);
+    ERR_pop_to_mark();
+    return ok ? 0 : TROUPE_ESYSTEM;
+}
+
+/* The context of one direction, with its key. */
+static int create_context(const unsigned char key[TRI_KEY_BYTES],
+                          enum tri_seal_mode mode, uint64_t source,
+                          uint64_t destination, bool seals,
+                          EVP_CIPHER_CTX **context_p)
+{
+    unsigned char own[TRI_KEY_BYTES];
+    int rc = tri_seal_derive(key, mode, source, destination, own);
+
+    if (rc != 0)
+        return rc;
+    ERR_set_mark();
+    *context_p = EVP_CIPHER_CTX_new();
+    if (*context_p == NULL || cipher == NULL ||
+        !EVP_CipherInit_ex2(*context_p, cipher, own, NULL, seals, NULL))
+        rc = refused("AES-256-GCM");
+    ERR_pop_to_mark();
+    tri_key_forget(own);
+    return rc;
+}
+
+int tri_seal_create(const unsigned char key[TRI_KEY_BYTES],
+                    enum tri_seal_mode mode, uint64_t source,
+                    uint64_t destination, struct tri_seal **seal_p)
+{
+    struct tri_seal *seal = calloc(1, sizeof(*seal));
+    int rc = 0;
+
+    assert(source != destination); /* both directions would have one key */
+    if (seal == NULL)
+        return TROUPE_ENOMEM;
+    seal->mode = mode;
+    if (mode != TRI_SEAL_NONE)
+        rc = create_context(key, mode, source, destination, true, &seal->out);
+    if (mode != TRI_SEAL_NONE && rc == 0)
+        rc = create_context(key, mode, destination, source, false, &seal->in);
+    if (rc != 0) {
+        tri_seal_destroy(&seal);
+        return rc;
+    }
+    *seal_p = seal;
+    return 0;
+}
+
+void tri_seal_destroy(struct tri_seal **seal_p)
+{
+    struct tri_seal *seal = *seal_p;
+
+    if (seal == NULL)
+        return;
+    EVP_CIPHER_CTX_free(seal->out); /* overwrites its key */
+    EVP_CIPHER_CTX_free(seal->in);
+    free(seal);
+    *seal_p = NULL;
+}
+
+/* --- frames ------------------------------------------------------------------------ */
+
+/* How a frame is handed to the AEAD. */
+struct parts {
+    unsigned char nonce[NONCE_BYTES];
+    int plain_bytes; /* from the beginning: authenticated alone */
+    int body_bytes;  /* and behind that, encrypted; 0: none */
+};
+
+static struct parts parts_of(const struct tri_seal *seal, uint64_t number,
+                             size_t header_bytes, size_t body_bytes)
+{
+    struct parts parts = { .plain_bytes = (int)header_bytes };
+
+    assert(header_bytes + body_bytes <= INT_MAX);
+    number = htole64(number);
+    memcpy(parts.nonce + NONCE_BYTES - sizeof(number), &number,
+           sizeof(number));
+    if (seal->mode == TRI_SEAL_ENCRYPT)
+        parts.body_bytes = (int)body_bytes;
+    else
+        parts.plain_bytes += (int)body_bytes;
+    return parts;
+}
+
+int tri_seal_close(struct tri_seal *seal, uint64_t number, unsigned char *data,
+                   size_t header_bytes, size_t body_bytes)
+{
+    struct parts parts = parts_of(seal, number, header_bytes, body_bytes);
+    unsigned char *body = data + parts.plain_bytes;
+    unsigned char *tag = body + parts.body_bytes;
+    EVP_CIPHER_CTX *context = seal->out;
+    int n, ok;
+
+    if (seal->mode == TRI_SEAL_NONE)
+        return 0;
+    ok = EVP_EncryptInit_ex(context, NULL, NULL, NULL, parts.nonce) &&
+         EVP_EncryptUpdate(context, NULL, &n, data, parts.plain_bytes) &&
+         (parts.body_bytes == 0 ||
+          EVP_EncryptUpdate(context, body, &n, body, parts.body_bytes)) &&
+         EVP_EncryptFinal_ex(context, tag, &n) &&
+         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG,
+                             TRI_SEAL_TAG_BYTES, tag);
+    return ok ? 0 : refused("to seal a frame");
+}
+
+bool tri_seal_open(struct tri_seal *seal, uint64_t number, unsigned char *data,
+                   size_t header_bytes, size_t body_bytes)
+{
+    struct parts parts = parts_of(seal, number, header_bytes, body_bytes);
+    unsigned char *body = data + parts.plain_bytes;
+    unsigned char *tag = body + parts.body_bytes;
+    EVP_CIPHER_CTX *context = seal->in;
+    int n;
+
+    if (seal->mode == TRI_SEAL_NONE)
+        return true;
+    /* Nothing of a frame before is left behind a new nonce. Final compares
+     * the tags, in constant time. */
+    return EVP_DecryptInit_ex(context, NULL, NULL, NULL, parts.nonce) &&
+           EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG,
+                               TRI_SEAL_TAG_BYTES, tag) &&
+           EVP_DecryptUpdate(context, NULL, &n, data, parts.plain_bytes) &&
+           (parts.body_bytes == 0 ||
+            EVP_DecryptUpdate(context, body, &n, body, parts.body_bytes)) &&
+           EVP_DecryptFinal_ex(context, tag, &n) > 0;
+}
