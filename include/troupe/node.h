@@ -32,6 +32,17 @@ typedef struct troupe_options {
     /* Address or name of the interface for the fabric; NULL: the first one
      * that is up and not loopback, loopback when there is none. */
     const char *interface;
+    /* Ports that the fabric may listen on, "first-last"; NULL: any. */
+    const char *port_range;
+    /* What guards messages that cross a network: "auth" (each frame carries
+     * an authenticator under the job's key), "encrypt" (and is encrypted) or
+     * "none" (whoever reaches the port can send and read). The same on all
+     * ranks. Messages on a host go through memory of this user alone. */
+    const char *security;
+    /* A file with the job's key, 64 hexadecimal digits, that nobody but its
+     * owner has any right to; rank 0 reads it. NULL: rank 0 makes a random
+     * one. All ranks get the key from rank 0, through MPI. */
+    const char *key_file;
     /* Large messages between ranks of a host: "on" reads them straight from
      * the sender's memory (where the system lets us), "off" copies them
      * through the ring, "auto" takes what a probe finds faster. */

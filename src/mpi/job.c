@@ -149,6 +149,13 @@ int tri_job_allgather(struct tri_job *job, const void *own, void *all,
     return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Allgather", rc);
 }
 
+int tri_job_broadcast(struct tri_job *job, void *data, size_t bytes)
+{
+    int rc = MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, job->comm);
+
+    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Bcast", rc);
+}
+
 int tri_job_agree(struct tri_job *job, int rc)
 {
     int least = rc;

@@ -27,6 +27,9 @@ int tri_job_size(const struct tri_job *job);
 int tri_job_allgather(struct tri_job *job, const void *own, void *all,
                       size_t bytes);
 
+/* Gives all ranks what rank 0 has. Collective, blocking. Errors: EMPI. */
+int tri_job_broadcast(struct tri_job *job, void *data, size_t bytes);
+
 /* The least of all ranks' codes: 0 only if all succeeded. Collective. */
 int tri_job_agree(struct tri_job *job, int rc);
 

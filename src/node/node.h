@@ -7,6 +7,7 @@
 #include "actor/runtime.h"
 #include "mpi/job.h"
 #include "os/topology.h"
+#include "wire/seal.h"
 
 /* What each rank tells the others at first: enough to open transports. */
 struct tri_card {
@@ -14,6 +15,8 @@ struct tri_card {
     uint64_t host;      /* who may share memory */
     uint64_t nonce;     /* rank 0's becomes the job's */
     uint64_t interface; /* hash of what both sides must agree on */
+    uint32_t security;  /* enum tri_seal_mode: all must have the same */
+    uint32_t reserved;
     struct tri_coreset cores;
 };
 
@@ -29,6 +32,8 @@ struct troupe {
     struct tri_topology topology;
     struct tri_card *cards;     /* by rank */
     uint32_t host_ranks;        /* ranks that share this host */
+    enum tri_seal_mode security;
+    unsigned char *key;         /* the job's (wire/key.h); NULL: none */
     bool bell_open;
     bool link_open;
     bool scheduler_open;

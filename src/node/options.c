@@ -11,7 +11,7 @@
 #include "actor/scheduler.h"
 #include "base/log.h"
 
-enum kind { KIND_INT, KIND_U32, KIND_SIZE, KIND_TEXT };
+enum kind { KIND_INT, KIND_U32, KIND_SIZE, KIND_TEXT, KIND_PORTS };
 
 /* The one table: everything about options is derived from it. */
 static const struct option {
@@ -19,7 +19,7 @@ static const struct option {
     enum kind kind;
     size_t offset;
     int64_t min, max;     /* numbers */
-    const char *allowed;  /* texts: "a|b|c"; NULL: any */
+    const char *allowed;  /* texts: "a|b|c"; NULL: any. Ports: for the reader */
     const char *initial;
     const char *help;
 } options_table[] = {
@@ -32,6 +32,12 @@ static const struct option {
       "libfabric provider" },
     { "interface", KIND_TEXT, AT(interface), 0, 0, NULL, NULL,
       "interface name or address for the fabric" },
+    { "port_range", KIND_PORTS, AT(port_range), 0, 0,
+      "first-last, 1 to 65535", NULL, "ports that the fabric may listen on" },
+    { "security", KIND_TEXT, AT(security), 0, 0, "none|auth|encrypt", "auth",
+      "of frames on a network: authenticated, and encrypted; not on a host" },
+    { "key_file", KIND_TEXT, AT(key_file), 0, 0, NULL, NULL,
+      "the job's key, 64 hexadecimal digits, read by rank 0; none: random" },
     { "cma", KIND_TEXT, AT(cma), 0, 0, "auto|on|off", "auto",
       "large messages of a host read from the sender's memory; auto: where "
       "that is faster" },
@@ -77,6 +83,11 @@ static void variable_of(const struct option *option,
 static void *field_of(troupe_options_t *options, const struct option *option)
 {
     return (char *)options + option->offset;
+}
+
+static bool is_text(const struct option *option)
+{
+    return option->kind == KIND_TEXT || option->kind == KIND_PORTS;
 }
 
 static int64_t get_number(troupe_options_t *options,
@@ -138,7 +149,7 @@ static int refuse(const struct option *option, const char *value)
     char name[VARIABLE_BYTES_MAX];
 
     variable_of(option, name);
-    if (option->kind == KIND_TEXT)
+    if (is_text(option))
         tri_error("option %s (%s) is \"%s\"; allowed: %s", option->name, name,
                   value, option->allowed);
     else
@@ -148,10 +159,41 @@ static int refuse(const struct option *option, const char *value)
     return TROUPE_EOPTION;
 }
 
-static bool is_allowed(const char *allowed, const char *value)
+/* A port's digits up to `end`; *text_p is left behind it. */
+static bool parse_port(const char **text_p, char end, uint16_t *port_p)
 {
-    size_t len = strlen(value);
+    uint32_t port = 0;
+    const char *c = *text_p;
 
+    while (*c >= '0' && *c <= '9' && port <= UINT16_MAX)
+        port = port * 10 + (uint32_t)(*c++ - '0');
+    if (*c != end || port == 0 || port > UINT16_MAX)
+        return false;
+    *text_p = c + 1;
+    *port_p = (uint16_t)port;
+    return true;
+}
+
+bool tri_options_ports(const char *text, uint16_t *first_p, uint16_t *last_p)
+{
+    uint16_t first = 0, last = 0;
+
+    if (text != NULL && (!parse_port(&text, '-', &first) ||
+                         !parse_port(&text, '\0', &last) || first > last))
+        return false;
+    *first_p = first;
+    *last_p = last;
+    return true;
+}
+
+static bool is_allowed(const struct option *option, const char *value)
+{
+    const char *allowed = option->allowed;
+    size_t len = strlen(value);
+    uint16_t first, last;
+
+    if (option->kind == KIND_PORTS)
+        return tri_options_ports(value, &first, &last);
     if (allowed == NULL)
         return true;
     for (;;) {
@@ -171,7 +213,7 @@ static int check_text(troupe_options_t *options, const struct option *option,
     const char **field = field_of(options, option);
     char *copy = NULL;
 
-    if (value != NULL && !is_allowed(option->allowed, value))
+    if (value != NULL && !is_allowed(option, value))
         return refuse(option, value);
     if (value != NULL && (copy = strdup(value)) == NULL)
         return TROUPE_ENOMEM;
@@ -188,7 +230,7 @@ static int resolve_one(troupe_options_t *options, const struct option *option)
 
     variable_of(option, name);
     value = getenv(name);
-    if (option->kind == KIND_TEXT)
+    if (is_text(option))
         return check_text(options, option,
                           value != NULL
                               ? value
@@ -235,7 +277,7 @@ int tri_options_resolve(troupe_options_t *options)
     for (size_t i = 0; i < tri_array_len(options_table); i++) {
         int rc = resolve_one(options, &options_table[i]);
 
-        if (rc != 0 && options_table[i].kind == KIND_TEXT)
+        if (rc != 0 && is_text(&options_table[i]))
             *(const char **)field_of(options, &options_table[i]) = NULL;
         if (first_rc == 0)
             first_rc = rc;
@@ -252,7 +294,7 @@ void tri_options_fini(troupe_options_t *options)
     for (size_t i = 0; i < tri_array_len(options_table); i++) {
         const char **field = field_of(options, &options_table[i]);
 
-        if (options_table[i].kind != KIND_TEXT)
+        if (!is_text(&options_table[i]))
             continue;
         free((char *)(uintptr_t)*field);
         *field = NULL;
@@ -266,7 +308,7 @@ void troupe_options_init(troupe_options_t *options)
         const struct option *option = &options_table[i];
         int64_t number;
 
-        if (option->kind == KIND_TEXT)
+        if (is_text(option))
             *(const char **)field_of(options, option) = option->initial;
         else if (parse_number(option->initial, &number))
             set_number(options, option, number);
@@ -282,7 +324,7 @@ void troupe_options_help(FILE *stream)
         variable_of(option, name);
         fprintf(stream, "%-24s %s\n%24s default %s", name, option->help, "",
                 option->initial != NULL ? option->initial : "none");
-        if (option->kind != KIND_TEXT)
+        if (!is_text(option))
             fprintf(stream, ", %lld to %lld\n", (long long)option->min,
                     (long long)option->max);
         else

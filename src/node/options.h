@@ -2,6 +2,9 @@
 #ifndef TRI_OPTIONS_H
 #define TRI_OPTIONS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include <troupe/node.h>
 
 /*
@@ -10,6 +13,10 @@
  * Errors: EOPTION (logged with name, value and what is allowed), ENOMEM.
  */
 int tri_options_resolve(troupe_options_t *options);
+
+/* "first-last", 1 to 65535 both, in this order; NULL: any port, 0 and 0.
+ * False: not a range. */
+bool tri_options_ports(const char *text, uint16_t *first_p, uint16_t *last_p);
 
 /* Frees the strings of resolved options. */
 void tri_options_fini(troupe_options_t *options);

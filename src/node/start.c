@@ -19,7 +19,7 @@
 #include "os/signals.h"
 
 /* Binaries that disagree on this do not understand each other's records. */
-#define INTERFACE_VERSION 1u
+#define INTERFACE_VERSION 2u
 #define SPIN_US 20u
 /* With more ranks than cores, yielding lets the sender run; see
  * doc/performance.md. */
@@ -69,6 +69,40 @@ static int gather(troupe_t *troupe, const void *own, void *all, size_t bytes)
     return 0;
 }
 
+static const char *const security_names[] = {
+    [TRI_SEAL_NONE] = "none",
+    [TRI_SEAL_AUTH] = "auth",
+    [TRI_SEAL_ENCRYPT] = "encrypt",
+};
+
+static enum tri_seal_mode security_of(const char *text)
+{
+    for (size_t i = 0; i < tri_array_len(security_names); i++)
+        if (strcmp(text, security_names[i]) == 0)
+            return (enum tri_seal_mode)i;
+    return TRI_SEAL_AUTH;
+}
+
+/* Room for the job's key, and on rank 0 the key. */
+static int prepare_key(troupe_t *troupe)
+{
+    const char *file = troupe->runtime.options.key_file;
+
+    troupe->security = security_of(troupe->runtime.options.security);
+    if (troupe->security == TRI_SEAL_NONE) {
+        if (file != NULL && troupe->runtime.rank == 0)
+            tri_warn("option security is \"none\": the key file is not used");
+        return 0;
+    }
+    troupe->key = tri_key_create();
+    if (troupe->key == NULL)
+        return TROUPE_ENOMEM;
+    if (troupe->runtime.rank != 0)
+        return 0;
+    return file != NULL ? tri_key_read(file, troupe->key)
+                        : tri_key_random(troupe->key);
+}
+
 static int prepare(troupe_t *troupe, const troupe_options_t *options)
 {
     struct tri_runtime *runtime = &troupe->runtime;
@@ -95,7 +129,24 @@ static int prepare(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = tri_bell_init(&runtime->bell);
     troupe->bell_open = rc == 0;
-    return rc;
+    return rc == 0 ? prepare_key(troupe) : rc;
+}
+
+/* Ranks that disagree would take each other's frames for forged ones. */
+static int check_security(const troupe_t *troupe, int rank)
+{
+    uint32_t theirs = troupe->cards[rank].security;
+
+    if (theirs == troupe->security)
+        return 0;
+    tri_error("option security is \"%s\" here, but \"%s\" on rank %d; all "
+              "ranks must have the same (Open MPI's mpirun passes a variable "
+              "on to other hosts with -x)",
+              security_names[troupe->security],
+              theirs < tri_array_len(security_names) ? security_names[theirs]
+                                                     : "unknown",
+              rank);
+    return TROUPE_EOPTION;
 }
 
 static int exchange_cards(troupe_t *troupe)
@@ -106,6 +157,7 @@ static int exchange_cards(troupe_t *troupe)
         .host = troupe->topology.host,
         .nonce = random_id(),
         .interface = INTERFACE_VERSION,
+        .security = troupe->security,
         .cores = troupe->topology.bound,
     };
     int rc = gather(troupe, &own, troupe->cards, sizeof(own));
@@ -116,8 +168,18 @@ static int exchange_cards(troupe_t *troupe)
             tri_error("rank %d runs another version of troupe", i);
             rc = TROUPE_EPROTO;
         }
+        if (rc == 0)
+            rc = check_security(troupe, i);
     }
     return rc;
+}
+
+/* After all ranks know that all want a key. */
+static int share_key(troupe_t *troupe)
+{
+    if (troupe->job == NULL || troupe->security == TRI_SEAL_NONE)
+        return 0;
+    return tri_job_broadcast(troupe->job, troupe->key, TRI_KEY_BYTES);
 }
 
 static bool is_same_host(const troupe_t *troupe, int rank)
@@ -145,10 +207,16 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
         .provider = runtime->options.provider,
         .interface = runtime->options.interface,
         .cma = cma_of(runtime->options.cma),
+        .seal = troupe->security,
+        .key = troupe->key,
         .events = tri_link_transport_events(&runtime->link),
     };
-    int rc = ops->open(&config, transport_p);
+    int rc;
 
+    /* Was checked with the other options. */
+    (void)tri_options_ports(runtime->options.port_range, &config.port_first,
+                            &config.port_last);
+    rc = ops->open(&config, transport_p);
     if (rc == 0)
         tri_link_add_transport(&runtime->link, *transport_p);
     return rc;
@@ -307,6 +375,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = agree(troupe, exchange_cards(troupe));
     if (rc == 0)
+        rc = agree(troupe, share_key(troupe));
+    if (rc == 0)
         rc = connect_job(troupe);
     if (rc == 0)
         rc = open_actors(troupe);
@@ -371,6 +441,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     if (troupe->bell_open)
         tri_bell_fini(&runtime->bell);
     tri_options_fini(&runtime->options);
+    tri_key_destroy(&troupe->key);
     tri_job_close(troupe->job, whole);
     tri_pool_thread_fini();
     free(troupe->cards);

@@ -12,7 +12,8 @@ static const char *const variables[] = {
     "TROUPE_ASKS_MAX",          "TROUPE_MESSAGE_BYTES_MAX",
     "TROUPE_MEMORY_BYTES_MAX",  "TROUPE_OUTBOX_BYTES_MAX",
     "TROUPE_ASK_TIMEOUT_MS",    "TROUPE_STOP_TIMEOUT_MS",
-    "TROUPE_LOG",
+    "TROUPE_LOG",               "TROUPE_PORT_RANGE",
+    "TROUPE_SECURITY",          "TROUPE_KEY_FILE",
 };
 
 static int clean(void **state)
@@ -73,6 +74,9 @@ static void test_defaults(void **state)
     assert_int_equal(resolve(&options), 0);
     assert_string_equal(options.transport, "auto");
     assert_null(options.interface);
+    assert_null(options.port_range);
+    assert_null(options.key_file);
+    assert_string_equal(options.security, "auth");
     tri_options_fini(&options);
     assert_null(options.transport);
     tri_options_fini(&options); /* twice is once */
@@ -171,6 +175,24 @@ static void test_bad_values(void **state)
         { "TROUPE_ASK_TIMEOUT_MS", "0" },
         { "TROUPE_STOP_TIMEOUT_MS", "2147483648" },
         { "TROUPE_LOG", "loud" },
+        { "TROUPE_SECURITY", "" },
+        { "TROUPE_SECURITY", "authenticate" },
+        { "TROUPE_SECURITY", "NONE" },
+        { "TROUPE_PORT_RANGE", "" },
+        { "TROUPE_PORT_RANGE", "-" },
+        { "TROUPE_PORT_RANGE", "7000" },
+        { "TROUPE_PORT_RANGE", "7000-" },
+        { "TROUPE_PORT_RANGE", "-7000" },
+        { "TROUPE_PORT_RANGE", "7001-7000" },
+        { "TROUPE_PORT_RANGE", "0-7000" },
+        { "TROUPE_PORT_RANGE", "7000-65536" },
+        { "TROUPE_PORT_RANGE", "4294967297-4294967298" },
+        { "TROUPE_PORT_RANGE", "99999999999999999999-7000" },
+        { "TROUPE_PORT_RANGE", "7000-7010 " },
+        { "TROUPE_PORT_RANGE", "7000 - 7010" },
+        { "TROUPE_PORT_RANGE", "+7000-7010" },
+        { "TROUPE_PORT_RANGE", "7000-7010-7020" },
+        { "TROUPE_PORT_RANGE", "any" },
     };
     troupe_options_t options;
 
@@ -185,6 +207,35 @@ static void test_bad_values(void **state)
         assert_non_null(strstr(logged, "allowed"));
         assert_null(options.transport); /* nothing is left to be freed */
     }
+}
+
+static void test_port_ranges(void **state)
+{
+    static const struct {
+        const char *text;
+        uint16_t first, last;
+    } cases[] = {
+        { NULL, 0, 0 },
+        { "7000-7010", 7000, 7010 },
+        { "1-65535", 1, 65535 },
+        { "7000-7000", 7000, 7000 },
+        { "007000-7001", 7000, 7001 },
+    };
+    troupe_options_t options;
+    uint16_t first = 5, last = 6;
+
+    (void)state;
+    for (size_t i = 0; i < tri_array_len(cases); i++) {
+        troupe_options_init(&options);
+        options.port_range = cases[i].text;
+        assert_int_equal(resolve(&options), 0);
+        assert_true(tri_options_ports(options.port_range, &first, &last));
+        assert_int_equal(first, cases[i].first);
+        assert_int_equal(last, cases[i].last);
+        tri_options_fini(&options);
+    }
+    assert_false(tri_options_ports("9-8", &first, &last));
+    assert_int_equal(first, 7000);
 }
 
 static void test_program_is_checked_too(void **state)
@@ -233,6 +284,8 @@ static void test_help_has_them_all(void **state)
             fail_msg("no help for %s", variables[i]);
     assert_non_null(strstr(text, "auto|ring|fabric"));
     assert_non_null(strstr(text, "1 to 65535"));
+    assert_non_null(strstr(text, "none|auth|encrypt"));
+    assert_non_null(strstr(text, "first-last"));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, clean, clean)
@@ -245,6 +298,7 @@ int main(void)
         TEST(test_strings_are_copied),
         TEST(test_suffixes),
         TEST(test_bad_values),
+        TEST(test_port_ranges),
         TEST(test_program_is_checked_too),
         TEST(test_unknown_variable_is_named),
         TEST(test_help_has_them_all),
