@@ -3,25 +3,27 @@
 #define _GNU_SOURCE
 #endif
 /*
- * Records over libfabric: one reliable datagram endpoint (FI_EP_RDM) a node,
+ * Frames over libfabric: one reliable datagram endpoint (FI_EP_RDM) a node,
  * messages only, manual progress, one completion queue. What is known of the
- * providers, and why this file does what it does:
+ * providers, and why this carrier does what it does:
  *  - a send completion says that the bytes left, never that they arrived;
  *  - nothing says that a peer died: some sends may fail, further ones are
  *    refused for ever (-FI_EAGAIN);
+ *  - connections are made again by themselves, so a failure ends no line;
  *  - sending to an address that was removed from the address vector crashes
  *    in every provider, so none is removed; indexes may be shared by two
  *    lives of a node on one port, so ids travel in every frame;
  *  - posted sends cannot be cancelled: their frames are ours again with the
- *    completion or with fi_close of the endpoint.
+ *    completion or with fi_close of the endpoint;
+ *  - `shm` knows 256 peers, tells of success in sending to the dead, and
+ *    `udp;ofi_rxd` 1.17 writes beyond its buffers when a stranger sends it a
+ *    message that does not fit into a posted one: for trusted networks only.
  * See fabric_internal.h for the parts and the locks.
  */
 #include "transport/fabric_internal.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -40,9 +42,9 @@
  * little-endian. format: the low bits of libfabric's addr_format.
  */
 #define ADDRESS_HEADER_BYTES 12
+#define ADDRESS_NAME_BYTES_MAX (TRI_ADDRESS_BYTES_MAX - ADDRESS_HEADER_BYTES)
 
-_Static_assert(sizeof(struct sockaddr_in6) + ADDRESS_HEADER_BYTES <=
-                   TRI_ADDRESS_BYTES_MAX,
+_Static_assert(sizeof(struct sockaddr_in6) <= ADDRESS_NAME_BYTES_MAX,
                "an IPv6 address fits");
 
 /* A failed libfabric call: says so and gives our code. */
@@ -52,20 +54,120 @@ static int failed(const char *what, int rc)
     return rc == -FI_ENOMEM ? TROUPE_ENOMEM : TROUPE_ETRANSPORT;
 }
 
-int tri_fabric_register(struct fabric *fabric, void *data, size_t bytes,
-                        uint64_t access, struct fid_mr **mr_p)
-{
-    int rc;
+/* --- memory --------------------------------------------------------------- */
 
-    if (!fabric->register_memory)
-        return 0;
-    pthread_mutex_lock(&fabric->domain_lock);
-    rc = fi_mr_reg(fabric->domain, data, bytes, access, 0, 0, 0, mr_p, NULL);
-    pthread_mutex_unlock(&fabric->domain_lock);
-    return rc == 0 ? 0 : failed("registering memory", rc);
+/* FI_MR_ALLOCATED: there have to be pages behind it. */
+static void pages_touch(unsigned char *data, size_t bytes)
+{
+    const size_t page = 4096; /* or larger: then some are touched again */
+
+    for (size_t at = 0; at < bytes; at += page) {
+        volatile unsigned char *byte = data + at;
+
+        *byte = *byte;
+    }
 }
 
-/* --- open and close ------------------------------------------------------ */
+static int mr_open_locked(struct fabric *fabric, void *data, size_t bytes,
+                          uint64_t access, struct fid_mr **mr_p)
+{
+    int mr_mode = fabric->info->domain_attr->mr_mode;
+    /* The key is for remote access, which nobody has; but where the provider
+     * does not choose it, it has to be another one each time. */
+    uint64_t key = mr_mode & FI_MR_PROV_KEY ? 0 : fabric->next_key++;
+    int rc;
+
+    if (mr_mode & FI_MR_ALLOCATED)
+        pages_touch(data, bytes);
+    /* offset 0, whatever FI_MR_VIRT_ADDR says of remote addresses. */
+    rc = fi_mr_reg(fabric->domain, data, bytes, access, 0, key, 0, mr_p, NULL);
+    if (rc != 0 || !(mr_mode & FI_MR_ENDPOINT))
+        return rc;
+    rc = fi_mr_bind(*mr_p, &fabric->ep->fid, 0);
+    if (rc == 0)
+        rc = fi_mr_enable(*mr_p);
+    if (rc != 0)
+        fi_close(&(*mr_p)->fid);
+    return rc;
+}
+
+int tri_fabric_register_locked(struct fabric *fabric, void *data,
+                               size_t bytes, uint64_t access,
+                               struct fabric_registration **registration_p)
+{
+    struct fabric_registration *registration;
+    int rc;
+
+    *registration_p = NULL;
+    if (!(fabric->info->domain_attr->mr_mode & FI_MR_LOCAL))
+        return 0;
+    registration = calloc(1, sizeof(*registration));
+    if (!registration)
+        return TROUPE_ENOMEM;
+    rc = mr_open_locked(fabric, data, bytes, access, &registration->mr);
+    if (rc != 0) {
+        free(registration);
+        return failed("registering memory", rc);
+    }
+    LIST_INSERT_HEAD(&fabric->registrations, registration, next);
+    *registration_p = registration;
+    return 0;
+}
+
+void tri_fabric_deregister_locked(struct fabric_registration *registration)
+{
+    int rc = fi_close(&registration->mr->fid);
+
+    if (rc != 0)
+        tri_warn("fabric: forgetting memory: %s", fi_strerror(-rc));
+    LIST_REMOVE(registration, next);
+    free(registration);
+}
+
+static int fabric_memory_add(struct tri_carrier *carrier,
+                             struct tri_carrier_memory *memory)
+{
+    struct fabric *fabric = (struct fabric *)carrier;
+    struct fabric_registration *registration;
+    int rc;
+
+    pthread_mutex_lock(&fabric->domain_lock);
+    rc = tri_fabric_register_locked(fabric, memory->data, memory->bytes,
+                                    FI_SEND, &registration);
+    memory->registration = registration;
+    memory->descriptor = registration ? fi_mr_desc(registration->mr) : NULL;
+    pthread_mutex_unlock(&fabric->domain_lock);
+    return rc;
+}
+
+static void fabric_memory_remove(struct tri_carrier *carrier,
+                                 struct tri_carrier_memory *memory)
+{
+    struct fabric *fabric = (struct fabric *)carrier;
+
+    if (!memory->registration)
+        return;
+    pthread_mutex_lock(&fabric->domain_lock);
+    tri_fabric_deregister_locked(memory->registration);
+    pthread_mutex_unlock(&fabric->domain_lock);
+    memory->registration = memory->descriptor = NULL;
+}
+
+static size_t fabric_memory_bytes(struct tri_carrier *carrier)
+{
+    struct fabric *fabric = (struct fabric *)carrier;
+    size_t bytes = sizeof(*fabric) + fabric->provider_bytes;
+
+    pthread_mutex_lock(&fabric->domain_lock);
+    bytes += (size_t)fabric->rx.made_len * FABRIC_RX_BUFFER_BYTES;
+    tri_lock_acquire(&fabric->queue_lock);
+    bytes += fabric->lines_len * sizeof(struct fabric_line);
+    tri_lock_release(&fabric->queue_lock);
+    pthread_mutex_unlock(&fabric->domain_lock);
+    return bytes;
+}
+
+/* --- open and close ------------------------------------------------------- */
 
 static int cq_open(struct fabric *fabric, enum fi_wait_obj wait)
 {
@@ -96,29 +198,7 @@ static int cq_init(struct fabric *fabric)
     return rc == 0 ? 0 : failed("completion queue", rc);
 }
 
-/* One descriptor for the completion queue and for the next attempt to send
- * to a peer that took nothing. */
-static int wait_init(struct fabric *fabric)
-{
-    struct epoll_event event = { .events = EPOLLIN };
-
-    fabric->epoll_fd = fabric->timer_fd = -1;
-    if (fabric->cq_fd < 0)
-        return 0;
-    fabric->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    fabric->timer_fd =
-        timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (fabric->epoll_fd >= 0 && fabric->timer_fd >= 0 &&
-        epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, fabric->cq_fd, &event) ==
-            0 &&
-        epoll_ctl(fabric->epoll_fd, EPOLL_CTL_ADD, fabric->timer_fd,
-                  &event) == 0)
-        return 0;
-    tri_error("fabric: making the wait descriptor: %s", strerror(errno));
-    return TROUPE_ESYSTEM;
-}
-
-static int endpoint_init(struct fabric *fabric)
+static int domain_init(struct fabric *fabric)
 {
     struct fi_av_attr av_attr = { .type = FI_AV_TABLE,
                                   .count = fabric->config.peers_max };
@@ -133,24 +213,80 @@ static int endpoint_init(struct fabric *fabric)
     rc = fi_av_open(fabric->domain, &av_attr, &fabric->av, NULL);
     if (rc != 0)
         return failed("address vector", rc);
-    rc = cq_init(fabric);
-    if (rc != 0)
+    return cq_init(fabric);
+}
+
+/* Opens the endpoint at the port that `info` says. A libfabric code; not
+ * logged. */
+static int endpoint_open(struct fabric *fabric)
+{
+    int rc = fi_endpoint(fabric->domain, fabric->info, &fabric->ep, NULL);
+
+    if (rc != 0) {
+        fabric->ep = NULL;
         return rc;
-    rc = fi_endpoint(fabric->domain, fabric->info, &fabric->ep, NULL);
-    if (rc != 0)
-        return failed("endpoint", rc);
+    }
     rc = fi_ep_bind(fabric->ep, &fabric->av->fid, 0);
     if (rc == 0)
         rc = fi_ep_bind(fabric->ep, &fabric->cq->fid, FI_SEND | FI_RECV);
     if (rc == 0)
         rc = fi_enable(fabric->ep);
-    return rc == 0 ? 0 : failed("enabling the endpoint", rc);
+    if (rc != 0) {
+        fi_close(&fabric->ep->fid);
+        fabric->ep = NULL;
+    }
+    return rc;
+}
+
+/* Tries the ports of the range, beginning at another one in each process, so
+ * that those of one host seldom get into each other's way. */
+static int endpoint_open_in_range(struct fabric *fabric)
+{
+    const struct tri_carrier_config *config = &fabric->config;
+    uint32_t ports_len = config->port_last - config->port_first + 1u;
+    uint32_t start =
+        (uint32_t)(tri_mix64(config->node ^ (uint64_t)getpid()) % ports_len);
+    char host[FABRIC_HOST_BYTES];
+    int rc = 0;
+
+    for (uint32_t i = 0; i < ports_len; i++) {
+        uint32_t port = config->port_first + (start + i) % ports_len;
+
+        if (!tri_fabric_set_port(fabric->info, (uint16_t)port)) {
+            tri_warn("fabric: provider %s has no ports to choose from",
+                     fabric->info->fabric_attr->prov_name);
+            rc = endpoint_open(fabric);
+            return rc == 0 ? 0 : failed("endpoint", rc);
+        }
+        rc = endpoint_open(fabric);
+        if (rc == 0)
+            return 0;
+        if (rc != -FI_EADDRINUSE && rc != -FI_EADDRNOTAVAIL &&
+            rc != -FI_EACCES)
+            return failed("endpoint", rc);
+    }
+    tri_error("fabric: no port from %u to %u is free at %s (%s)",
+              config->port_first, config->port_last,
+              tri_fabric_host(fabric->info, host), fi_strerror(-rc));
+    return TROUPE_ETRANSPORT;
+}
+
+static int endpoint_init(struct fabric *fabric)
+{
+    int rc = domain_init(fabric);
+
+    if (rc != 0)
+        return rc;
+    if (fabric->config.port_first != 0)
+        return endpoint_open_in_range(fabric);
+    rc = endpoint_open(fabric);
+    return rc == 0 ? 0 : failed("endpoint", rc);
 }
 
 static int address_init(struct fabric *fabric)
 {
     struct tri_address *address = &fabric->address;
-    size_t bytes = TRI_ADDRESS_BYTES_MAX - ADDRESS_HEADER_BYTES;
+    size_t bytes = ADDRESS_NAME_BYTES_MAX;
     uint64_t node = htole64(fabric->config.node);
     uint16_t format = htole16((uint16_t)fabric->info->addr_format);
     uint16_t length;
@@ -176,23 +312,21 @@ static void fid_close(struct fid *fid)
 }
 
 /* The endpoint first: what is in flight is ours again behind that. */
-static void fabric_close(struct tri_transport *transport)
+static void fabric_close(struct tri_carrier *carrier)
 {
-    struct fabric *fabric = (struct fabric *)transport;
-    struct fabric_channel *channel;
+    struct fabric *fabric = (struct fabric *)carrier;
+    struct fabric_registration *registration;
+    struct fabric_line *line;
 
     if (fabric->ep)
         fid_close(&fabric->ep->fid);
-    while ((channel = TAILQ_FIRST(&fabric->channels)) != NULL) {
-        TAILQ_REMOVE(&fabric->channels, channel, all);
-        free(channel);
+    while ((line = TAILQ_FIRST(&fabric->lines)) != NULL) {
+        TAILQ_REMOVE(&fabric->lines, line, all);
+        free(line);
     }
-    tri_fabric_pool_fini(fabric);
+    while ((registration = LIST_FIRST(&fabric->registrations)) != NULL)
+        tri_fabric_deregister_locked(registration);
     tri_fabric_rx_fini(fabric);
-    if (fabric->epoll_fd >= 0)
-        close(fabric->epoll_fd);
-    if (fabric->timer_fd >= 0)
-        close(fabric->timer_fd);
     if (fabric->cq)
         fid_close(&fabric->cq->fid);
     if (fabric->av)
@@ -208,41 +342,53 @@ static void fabric_close(struct tri_transport *transport)
 }
 
 static void fabric_init(struct fabric *fabric,
-                        const struct tri_transport_config *config)
+                        const struct tri_carrier_config *config)
 {
-    fabric->base.ops = &tri_transport_fabric;
-    fabric->base.record_bytes_max =
-        tri_min(TRI_FRAME_PAYLOAD_MAX, TRI_RECORD_BYTES_MAX);
+    fabric->base.ops = &tri_carrier_fabric;
     fabric->config = *config;
     fabric->config.provider = fabric->config.interface = NULL; /* not kept */
-    fabric->epoll_fd = fabric->timer_fd = fabric->cq_fd = -1;
+    if (fabric->config.port_last == 0)
+        fabric->config.port_last = config->port_first;
+    fabric->cq_fd = -1;
     pthread_mutex_init(&fabric->domain_lock, NULL);
-    STAILQ_INIT(&fabric->free_frames);
-    SLIST_INIT(&fabric->slabs);
-    TAILQ_INIT(&fabric->channels);
-    TAILQ_INIT(&fabric->senders);
+    LIST_INIT(&fabric->registrations);
+    STAILQ_INIT(&fabric->done);
+    fabric->waiting_due_ns = UINT64_MAX;
+    TAILQ_INIT(&fabric->lines);
     TAILQ_INIT(&fabric->waiting);
-    TAILQ_INIT(&fabric->lost);
+    TAILQ_INIT(&fabric->broke);
     TAILQ_INIT(&fabric->closing);
 }
 
-static int fabric_open(const struct tri_transport_config *config,
-                       struct tri_transport **transport_p)
+static int ports_check(const struct tri_carrier_config *config)
 {
-    struct fabric *fabric = calloc(1, sizeof(*fabric));
-    int rc;
+    if (config->port_last == 0 || (config->port_first > 0 &&
+                                   config->port_first <= config->port_last))
+        return 0;
+    tri_error("fabric: ports from %u to %u are no range", config->port_first,
+              config->port_last);
+    return TROUPE_EOPTION;
+}
 
+static int fabric_open(const struct tri_carrier_config *config,
+                       struct tri_carrier **carrier_p)
+{
+    struct fabric *fabric;
+    int rc = ports_check(config);
+
+    if (rc != 0)
+        return rc;
+    fabric = calloc(1, sizeof(*fabric));
     if (!fabric)
         return TROUPE_ENOMEM;
     fabric_init(fabric, config);
     rc = tri_fabric_choose(config->provider, config->interface, &fabric->info);
     if (rc != 0)
         goto close;
-    fabric->register_memory =
-        (fabric->info->domain_attr->mr_mode & FI_MR_LOCAL) != 0;
+    fabric->base.frame_bytes_max = tri_min(
+        TRI_FRAME_BYTES_MAX, fabric->info->ep_attr->max_msg_size);
+    fabric->provider_bytes = tri_fabric_provider_bytes(fabric->info);
     rc = endpoint_init(fabric);
-    if (rc == 0)
-        rc = wait_init(fabric);
     if (rc == 0)
         rc = tri_fabric_rx_init(fabric);
     if (rc == 0)
@@ -254,33 +400,53 @@ static int fabric_open(const struct tri_transport_config *config,
     tri_info("fabric: provider %s, domain %s",
              fabric->info->fabric_attr->prov_name,
              fabric->info->domain_attr->name);
-    *transport_p = &fabric->base;
+    *carrier_p = &fabric->base;
     return 0;
 close:
     fabric_close(&fabric->base);
     return rc;
 }
 
-/* --- addresses and channels ---------------------------------------------- */
+/* --- addresses and lines -------------------------------------------------- */
 
-static void fabric_address(struct tri_transport *transport,
+static void fabric_address(struct tri_carrier *carrier,
                            struct tri_address *address_p)
 {
-    *address_p = ((struct fabric *)transport)->address;
+    *address_p = ((struct fabric *)carrier)->address;
 }
 
-/* Checks an address for its form: it came from elsewhere, and providers take
- * what they get. Sets the provider's part. */
+/* Checks a provider's part of an address for its form: it came from elsewhere,
+ * and providers take what they get. */
+static bool name_check(const struct fabric *fabric, const unsigned char *name,
+                       size_t bytes)
+{
+    sa_family_t family;
+
+    switch (fabric->info->addr_format) {
+    case FI_ADDR_STR: /* of any length, ended by a NUL of its own */
+        return bytes > 1 && memchr(name, '\0', bytes) == name + bytes - 1 &&
+               strstr((const char *)name, "://") != NULL;
+    case FI_SOCKADDR_IN:
+        memcpy(&family, name, sizeof(family));
+        return family == AF_INET && bytes == sizeof(struct sockaddr_in);
+    case FI_SOCKADDR_IN6:
+        memcpy(&family, name, sizeof(family));
+        return family == AF_INET6 && bytes == sizeof(struct sockaddr_in6);
+    default: /* of a fixed length */
+        return bytes + ADDRESS_HEADER_BYTES == fabric->address.bytes;
+    }
+}
+
+/* Checks an address and sets the provider's part. */
 static bool address_check(const struct fabric *fabric, uint64_t node,
                           const struct tri_address *address,
-                          unsigned char *name_p)
+                          unsigned char name_p[ADDRESS_NAME_BYTES_MAX])
 {
     uint64_t id;
     uint16_t format, length;
-    sa_family_t family;
 
-    if (address->bytes < ADDRESS_HEADER_BYTES + sizeof(family) ||
-        address->bytes != fabric->address.bytes)
+    if (address->bytes < ADDRESS_HEADER_BYTES + sizeof(sa_family_t) ||
+        address->bytes > TRI_ADDRESS_BYTES_MAX)
         return false;
     memcpy(&id, address->data, sizeof(id));
     memcpy(&format, address->data + 8, sizeof(format));
@@ -290,24 +456,16 @@ static bool address_check(const struct fabric *fabric, uint64_t node,
         le16toh(length) != address->bytes - ADDRESS_HEADER_BYTES)
         return false;
     memcpy(name_p, address->data + ADDRESS_HEADER_BYTES, le16toh(length));
-    memcpy(&family, name_p, sizeof(family));
-    switch (fabric->info->addr_format) {
-    case FI_SOCKADDR_IN:
-        return family == AF_INET && le16toh(length) >= 16;
-    case FI_SOCKADDR_IN6:
-        return family == AF_INET6 && le16toh(length) >= 28;
-    default:
-        return true;
-    }
+    return name_check(fabric, name_p, le16toh(length));
 }
 
-static int fabric_connect(struct tri_transport *transport, uint64_t node,
+static int fabric_connect(struct tri_carrier *carrier, uint64_t node,
                           const struct tri_address *address, void *peer,
-                          struct tri_channel **channel_p)
+                          struct tri_line **line_p)
 {
-    struct fabric *fabric = (struct fabric *)transport;
-    struct fabric_channel *channel;
-    _Alignas(8) unsigned char name[TRI_ADDRESS_BYTES_MAX] = { 0 };
+    struct fabric *fabric = (struct fabric *)carrier;
+    struct fabric_line *line;
+    _Alignas(8) unsigned char name[ADDRESS_NAME_BYTES_MAX] = { 0 };
     fi_addr_t fi_address = FI_ADDR_NOTAVAIL;
     int rc;
 
@@ -322,13 +480,13 @@ static int fabric_connect(struct tri_transport *transport, uint64_t node,
     pthread_mutex_unlock(&fabric->domain_lock);
     if (rc != 1 || fi_address == FI_ADDR_NOTAVAIL)
         return failed("inserting an address", rc < 0 ? rc : -FI_EINVAL);
-    rc = tri_fabric_channel_create(fabric, node, fi_address, peer, &channel);
+    rc = tri_fabric_line_create(fabric, node, fi_address, peer, &line);
     if (rc == 0)
-        *channel_p = &channel->base;
+        *line_p = &line->base;
     return rc;
 }
 
-/* --- progress ------------------------------------------------------------ */
+/* --- progress ------------------------------------------------------------- */
 
 static void completion_failed_locked(struct fabric *fabric)
 {
@@ -344,7 +502,7 @@ static void completion_failed_locked(struct fabric *fabric)
     }
     tri_info("fabric: send: %s", fi_strerror(error.err));
     tri_fabric_sent_locked(
-        fabric, tri_container_of(op, struct fabric_frame, op), true);
+        fabric, tri_container_of(op, struct fabric_private, op), true);
 }
 
 /* Reads completions until there are none or something arrived. */
@@ -366,7 +524,7 @@ static void completions_read_locked(struct fabric *fabric)
                 tri_fabric_received_locked(fabric, &entries[i]);
             else
                 tri_fabric_sent_locked(
-                    fabric, tri_container_of(op, struct fabric_frame, op),
+                    fabric, tri_container_of(op, struct fabric_private, op),
                     false);
         }
         if (n < 0 || fabric->rx.arrivals_len > 0)
@@ -374,88 +532,73 @@ static void completions_read_locked(struct fabric *fabric)
     }
 }
 
-static unsigned fabric_poll(struct tri_transport *transport, unsigned budget)
+static bool is_due(uint64_t due_ns)
 {
-    struct fabric *fabric = (struct fabric *)transport;
+    return due_ns == 0 || (due_ns != UINT64_MAX && due_ns <= tri_now_ns());
+}
+
+static unsigned fabric_poll(struct tri_carrier *carrier, unsigned budget)
+{
+    struct fabric *fabric = (struct fabric *)carrier;
     unsigned delivered;
 
-    pthread_mutex_lock(&fabric->domain_lock);
-    if (fabric->timer_armed) {
-        uint64_t expirations;
-
-        /* Not expired, not read: both are fine. */
-        if (read(fabric->timer_fd, &expirations, sizeof(expirations)) < 0)
-            expirations = 0;
-        fabric->timer_armed = false;
-    }
-    if (fabric->rx.arrivals_len == 0)
+    if (fabric->rx.arrivals_len == 0) {
+        pthread_mutex_lock(&fabric->domain_lock);
         completions_read_locked(fabric);
-    tri_fabric_send_all_locked(fabric);
-    pthread_mutex_unlock(&fabric->domain_lock);
+        pthread_mutex_unlock(&fabric->domain_lock);
+    }
 
     delivered = tri_fabric_deliver(fabric, budget);
 
-    if (tri_fabric_rx_can_post(fabric)) {
+    if (is_due(tri_fabric_rx_due(fabric))) {
         pthread_mutex_lock(&fabric->domain_lock);
         tri_fabric_rx_post_locked(fabric);
         pthread_mutex_unlock(&fabric->domain_lock);
     }
-    tri_fabric_tx_events(fabric);
+    tri_fabric_line_events(fabric);
     return delivered;
-}
-
-static void timer_arm(struct fabric *fabric, uint64_t due_ns)
-{
-    struct itimerspec at = {
-        .it_value = { .tv_sec = (time_t)(due_ns / 1000000000u),
-                      .tv_nsec = (long)(due_ns % 1000000000u) },
-    };
-
-    timerfd_settime(fabric->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
-    fabric->timer_armed = true;
 }
 
 /* Without a descriptor the caller polls every millisecond anyhow, and only
  * our own queues count. */
-static bool fabric_pending(struct tri_transport *transport)
+static bool fabric_pending(struct tri_carrier *carrier, uint64_t *due_ns_p)
 {
-    struct fabric *fabric = (struct fabric *)transport;
+    struct fabric *fabric = (struct fabric *)carrier;
     struct fid *fids[1] = { &fabric->cq->fid };
-    uint64_t due;
+    uint64_t line_due = tri_fabric_line_due(fabric);
+    uint64_t rx_due = tri_fabric_rx_due(fabric);
     bool pending;
 
+    *due_ns_p = line_due < rx_due ? line_due : rx_due;
+    if (fabric->rx.arrivals_len > 0 || is_due(*due_ns_p))
+        return true;
+    if (fabric->cq_fd < 0)
+        return false;
     pthread_mutex_lock(&fabric->domain_lock);
-    due = tri_fabric_send_due_locked(fabric);
-    pending = fabric->rx.arrivals_len > 0 ||
-              tri_fabric_rx_can_post(fabric) ||
-              due <= tri_now_ns() || tri_fabric_tx_pending(fabric);
-    if (!pending && fabric->cq_fd >= 0) {
-        if (due != UINT64_MAX)
-            timer_arm(fabric, due);
-        pending = fi_trywait(fabric->fid, fids, 1) != FI_SUCCESS;
-    }
+    pending = fi_trywait(fabric->fid, fids, 1) != FI_SUCCESS;
     pthread_mutex_unlock(&fabric->domain_lock);
     return pending;
 }
 
-static int fabric_wait_fd(struct tri_transport *transport)
+static int fabric_wait_fd(struct tri_carrier *carrier)
 {
-    struct fabric *fabric = (struct fabric *)transport;
+    struct fabric *fabric = (struct fabric *)carrier;
 
-    return fabric->cq_fd >= 0 ? fabric->epoll_fd : -2;
+    return fabric->cq_fd >= 0 ? fabric->cq_fd : -2;
 }
 
-const struct tri_transport_ops tri_transport_fabric = {
+const struct tri_carrier_ops tri_carrier_fabric = {
     .name = "fabric",
     .open = fabric_open,
     .close = fabric_close,
     .address = fabric_address,
     .connect = fabric_connect,
     .disconnect = tri_fabric_disconnect,
-    .reserve = tri_fabric_reserve,
-    .commit = tri_fabric_commit,
-    .flush = tri_fabric_flush,
+    .send = tri_fabric_send,
+    .memory_add = fabric_memory_add,
+    .memory_remove = fabric_memory_remove,
     .poll = fabric_poll,
     .pending = fabric_pending,
     .wait_fd = fabric_wait_fd,
+    .memory_bytes = fabric_memory_bytes,
 };

@@ -3,24 +3,22 @@
 #define TRI_FABRIC_INTERNAL_H
 
 /*
- * The fabric transport's own parts:
+ * The fabric carrier's own parts:
  *     fabric_provider.c  chooses provider and interface, says what is usable
- *     fabric_pool.c      the frames that records are packed into
- *     fabric_tx.c        channels, sending
- *     fabric_events.c    what poll tells the link; the end of a channel
- *     fabric_rx.c        receive buffers, checking, delivery
+ *     fabric_line.c      lines: sending, what poll tells of them, their end
+ *     fabric_rx.c        receive buffers, delivery
  *     fabric.c           opens, closes, polls; the ops table
  *
  * Locks, in this order:
  *  1. `domain_lock`: every libfabric call (FI_THREAD_DOMAIN). Poll and pending
- *     wait for it, channel calls only try it: who does not get it leaves the
- *     frames to poll and rings the bell.
- *  2. `queue_lock`: the frame pool and the lists of channels. Held for a few
- *     lines, never during a libfabric or system call.
- * No event is raised with either held, so a callback may use any channel.
+ *     wait for it, `send` only tries it: who does not get it is told so by
+ *     `writable`.
+ *  2. `queue_lock`: the lists of lines. Held for a few lines of code, never
+ *     during a libfabric or system call.
+ * No event is raised with either held, so a callback may use any line.
  *
- * A channel's memory is freed by poll or close alone: what poll found on a
- * list stays valid until poll lets go of it.
+ * A line's memory is freed by poll or close alone: what poll found on a list
+ * stays valid until poll lets go of it.
  */
 
 #include <pthread.h>
@@ -33,28 +31,8 @@
 #include <rdma/fi_errno.h>
 
 #include "base/lock.h"
-#include "transport/transport.h"
-#include "transport/fabric_frame.h"
-
-/* Frames of one channel, being filled, queued or in flight: enough to keep a
- * connection busy (256 KiB), few enough that a dead peer holds little. */
-#define FABRIC_CHANNEL_FRAMES_MAX 16
-
-/* Of those, the ones that no other channel can take away, so that stalled
- * peers never stop the others. */
-#define FABRIC_CHANNEL_FRAMES_OWN 2
-
-/* Frames beyond those, of all channels together. Frames of a transport are
- * thus at most SHARED + OWN * channels, 16 KiB each, allocated when needed:
- * 4 MiB and 32 KiB a peer. */
-#define FABRIC_SHARED_FRAMES_MAX 256
-
-/* Frames that are allocated at once. */
-#define FABRIC_SLAB_FRAMES 16
-
-/* With so many frames on their way, flush leaves a partly filled frame to be
- * filled further: small flushes must not use up a stalled channel's frames. */
-#define FABRIC_FLUSH_FRAMES_MAX 4
+#include "transport/carrier.h"
+#include "wire/frame.h"
 
 /* Receive buffers: a frame's length at least is left when one is full. */
 #define FABRIC_RX_BUFFERS 4
@@ -78,53 +56,49 @@ enum fabric_op_kind { FABRIC_OP_SEND, FABRIC_OP_RECEIVE };
  * on the first part (FI_CONTEXT, FI_CONTEXT2). */
 struct fabric_op {
     struct fi_context2 context;
-    enum fabric_op_kind kind;
+    uint8_t kind;
+    bool failed;
+    uint16_t reserved;
+    uint32_t connection; /* of the line, when the frame was sent */
 };
 
-struct fabric_frame {
+/* What a frame's carrier_private holds. */
+struct fabric_private {
     struct fabric_op op;
-    STAILQ_ENTRY(fabric_frame) next;
-    struct fabric_channel *channel;
-    void *descriptor; /* of the registered memory, or NULL */
-    unsigned char *data;
-    uint32_t bytes;
-    uint16_t records;
+    STAILQ_ENTRY(fabric_private) next;
 };
 
-STAILQ_HEAD(fabric_frames, fabric_frame);
+_Static_assert(sizeof(struct fabric_private) <=
+                       sizeof(((struct tri_carrier_frame *)NULL)
+                                  ->carrier_private) &&
+                   offsetof(struct tri_carrier_frame, carrier_private) == 0,
+               "a frame begins with what libfabric is given");
 
-struct fabric_slab {
-    SLIST_ENTRY(fabric_slab) next;
-    unsigned char *data;
-    struct fid_mr *mr;
-    struct fabric_frame frames[FABRIC_SLAB_FRAMES];
-};
+STAILQ_HEAD(fabric_done, fabric_private);
 
-struct fabric_channel {
-    struct tri_channel base;
+struct fabric_line {
+    struct tri_line base;
     void *peer;
     uint64_t node;
     fi_addr_t address;
-    _Atomic bool broken; /* a send failed: nothing more is sent */
 
-    /* The caller's, serialized by the link. */
-    struct fabric_frame *filling;
-    size_t reserved_bytes;
+    /* Frames taken and not given back. Poll may free a line that was
+     * disconnected when it is 0; ordered by queue_lock (disconnect). */
+    _Atomic uint32_t frames_len;
 
     /* Under domain_lock. */
     uint64_t stalled_since_ns; /* 0: the last send went through */
+    uint32_t connection;       /* counted up with each `broke` */
+
+    /* Written under both locks, read under either. */
     uint64_t retry_at_ns;
 
     /* Under queue_lock. */
-    struct fabric_frames ready; /* to be sent; taken off under domain_lock */
-    unsigned frames_len;        /* filling, ready and in flight */
-    unsigned outstanding_len;   /* ready and in flight */
-    bool want_frame, want_flush;
-    bool is_sender, is_waiting, is_lost, is_closing, is_zombie;
-    TAILQ_ENTRY(fabric_channel) all, sender, waiting, lost, closing;
+    bool is_waiting, is_broke, is_zombie;
+    TAILQ_ENTRY(fabric_line) all, waiting, broke, closing;
 };
 
-TAILQ_HEAD(fabric_channels, fabric_channel);
+TAILQ_HEAD(fabric_lines, fabric_line);
 
 enum fabric_rx_state {
     FABRIC_RX_FREE,
@@ -132,10 +106,15 @@ enum fabric_rx_state {
     FABRIC_RX_SETTLING, /* let go of, but frames in it are still arriving */
 };
 
+/* Memory that libfabric was told of. */
+struct fabric_registration {
+    LIST_ENTRY(fabric_registration) next;
+    struct fid_mr *mr;
+};
+
 struct fabric_rx_buffer {
     struct fabric_op op;
     unsigned char *data; /* NULL: not made yet */
-    struct fid_mr *mr;
     void *descriptor;
     enum fabric_rx_state state;
     size_t arrived_bytes; /* delivered out of it */
@@ -145,15 +124,10 @@ struct fabric_rx_buffer {
 /* A frame that arrived and was not delivered yet. */
 struct fabric_arrival {
     struct fabric_rx_buffer *buffer;
-    const unsigned char *data;
+    unsigned char *data;
     size_t bytes;
-    bool releases; /* the provider lets the buffer go with this one */
-};
-
-/* Nodes that were accepted. Open addressing, linear probing; node 0: free. */
-struct fabric_peer {
-    uint64_t node;
-    void *peer;
+    const char *garbage; /* it did not arrive well: why */
+    bool releases;       /* the provider lets the buffer go with this one */
 };
 
 /* Poll's alone, but for the buffers' posting (under domain_lock). */
@@ -161,18 +135,15 @@ struct fabric_rx {
     struct fabric_rx_buffer buffers[FABRIC_RX_BUFFERS_MAX];
     struct fabric_arrival arrivals[FABRIC_CQ_BATCH];
     unsigned arrivals_len, arrivals_at;
-    unsigned posted_len;
-    unsigned settling_len;
-    const char *error; /* of a failed receive, to be reported */
-    struct fabric_peer *peers;
-    size_t peers_len, peers_size;
+    unsigned made_len, posted_len, settling_len;
+    uint64_t post_at_ns; /* not before, after posting failed; 0: any time */
     unsigned char bounce[TRI_FRAME_BYTES_MAX]
         __attribute__((aligned(16))); /* one aligned frame */
 };
 
 struct fabric {
-    struct tri_transport base;
-    struct tri_transport_config config;
+    struct tri_carrier base;
+    struct tri_carrier_config config;
     struct fi_info *info;
     struct fid_fabric *fid;
     struct fid_domain *domain;
@@ -180,30 +151,39 @@ struct fabric {
     struct fid_cq *cq;
     struct fid_ep *ep;
     struct tri_address address;
-    bool register_memory; /* FI_MR_LOCAL */
-    int cq_fd;            /* -1: the provider has no usable one */
-    int timer_fd, epoll_fd;
-    bool timer_armed;
+    size_t provider_bytes; /* that it allocates, about */
+    int cq_fd;             /* -1: the provider has no usable one */
 
     pthread_mutex_t domain_lock;
+    uint64_t next_key;
+    LIST_HEAD(, fabric_registration) registrations;
+
+    /* Poll's alone. */
     struct fabric_rx rx;
+    struct fabric_done done; /* frames to be given back */
 
     struct tri_lock queue_lock;
-    struct fabric_frames free_frames;
-    SLIST_HEAD(, fabric_slab) slabs;
-    unsigned shared_frames_len;
-    unsigned channels_len; /* not disconnected */
-    struct fabric_channels channels, senders, waiting, lost, closing;
+    uint32_t lines_len;      /* not disconnected */
+    uint64_t waiting_due_ns; /* when one of `waiting` can go on; or never */
+    struct fabric_lines lines, waiting, broke, closing;
 };
 
 /* --- fabric_provider.c --- */
 
 /*
  * Finds the provider and the address to bind to. Ownership: *info_p is the
- * caller's, by fi_freeinfo. Errors: ETRANSPORT, ENOMEM; logged.
+ * caller's, by fi_freeinfo. Errors: ETRANSPORT, ENOMEM, ESYSTEM; logged.
  */
 int tri_fabric_choose(const char *provider, const char *interface,
                       struct fi_info **info_p);
+
+/* Sets the port to bind to. False: the provider's addresses have none. */
+bool tri_fabric_set_port(struct fi_info *info, uint16_t port);
+
+/* The address to bind to, without its port, as text for messages. */
+#define FABRIC_HOST_BYTES 48
+const char *tri_fabric_host(const struct fi_info *info,
+                            char text[FABRIC_HOST_BYTES]);
 
 /* True when the provider's CQ descriptor tells the truth. */
 bool tri_fabric_fd_usable(const struct fi_info *info);
@@ -216,78 +196,39 @@ bool tri_fabric_fd_usable(const struct fi_info *info);
  */
 bool tri_fabric_truncation_releases(const struct fi_info *info);
 
-/* --- fabric_tx.c --- */
+/* What the provider allocates by itself, about. */
+size_t tri_fabric_provider_bytes(const struct fi_info *info);
 
-int tri_fabric_reserve(struct tri_channel *channel, enum tri_lane lane,
-                       size_t bytes, struct tri_span *span_p);
-void tri_fabric_commit(struct tri_channel *channel);
-int tri_fabric_flush(struct tri_channel *channel);
-int tri_fabric_channel_create(struct fabric *fabric, uint64_t node,
-                              fi_addr_t address, void *peer,
-                              struct fabric_channel **channel_p);
-void tri_fabric_disconnect(struct tri_channel *channel);
+/* --- fabric_line.c --- */
 
-/* Sends what channels have queued, as far as their pauses are over. */
-void tri_fabric_send_all_locked(struct fabric *fabric);
-
-/* When the next attempt is due: 0 now, UINT64_MAX never. */
-uint64_t tri_fabric_send_due_locked(struct fabric *fabric);
+/* Errors: ENOMEM, ELIMIT. */
+int tri_fabric_line_create(struct fabric *fabric, uint64_t node,
+                           fi_addr_t address, void *peer,
+                           struct fabric_line **line_p);
+int tri_fabric_send(struct tri_line *line, struct tri_carrier_frame *frame);
+void tri_fabric_disconnect(struct tri_line *line);
 
 /* A send has ended; under domain_lock, from poll. */
-void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
+void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_private *done,
                             bool failed);
 
-/* Takes a channel off the list of those with something to send. */
-void tri_fabric_sender_remove_queued(struct fabric *fabric,
-                                     struct fabric_channel *channel);
+/* Raises sent, broke and writable, frees disconnected lines. From poll. */
+void tri_fabric_line_events(struct fabric *fabric);
 
-static inline bool tri_fabric_broken(const struct fabric_channel *channel)
-{
-    /* Only says to stop trying: orders nothing. */
-    return atomic_load_explicit(&channel->broken, memory_order_relaxed);
-}
-
-/* --- fabric_pool.c; _queued: under queue_lock --- */
-
-/* Takes a frame for a channel, or NULL: `writable` will follow. */
-struct fabric_frame *tri_fabric_frame_take(struct fabric *fabric,
-                                           struct fabric_channel *channel);
-
-/* True when the channel's share of the frames is not used up. */
-bool tri_fabric_may_take_queued(const struct fabric *fabric,
-                                const struct fabric_channel *channel);
-
-/* Remembers that `writable` is owed. */
-void tri_fabric_wait_queued(struct fabric *fabric,
-                            struct fabric_channel *channel);
-
-void tri_fabric_frame_return_queued(struct fabric *fabric,
-                                    struct fabric_frame *frame);
-
-/* Returns the frames that wait to be sent. */
-void tri_fabric_ready_drop_queued(struct fabric *fabric,
-                                  struct fabric_channel *channel);
-
-void tri_fabric_pool_fini(struct fabric *fabric);
-
-/* --- fabric_events.c --- */
-
-/* Raises lost and writable, frees disconnected channels. From poll. */
-void tri_fabric_tx_events(struct fabric *fabric);
-
-/* True when tri_fabric_tx_events has something to do. */
-bool tri_fabric_tx_pending(struct fabric *fabric);
+/* When tri_fabric_line_events has something to do: 0 now, UINT64_MAX never.
+ * From pending. */
+uint64_t tri_fabric_line_due(struct fabric *fabric);
 
 /* --- fabric_rx.c --- */
 
 int tri_fabric_rx_init(struct fabric *fabric);
 void tri_fabric_rx_fini(struct fabric *fabric);
 
-/* Hands free buffers to the provider. Errors: ETRANSPORT; logged. */
+/* Hands free buffers to the provider. Errors: ENOMEM, ETRANSPORT; logged. */
 int tri_fabric_rx_post_locked(struct fabric *fabric);
 
-/* True when posting would do something. */
-bool tri_fabric_rx_can_post(const struct fabric *fabric);
+/* When posting would do something: 0 now, UINT64_MAX never. */
+uint64_t tri_fabric_rx_due(const struct fabric *fabric);
 
 /* A receive has ended; under domain_lock, from poll. */
 void tri_fabric_received_locked(struct fabric *fabric,
@@ -295,16 +236,19 @@ void tri_fabric_received_locked(struct fabric *fabric,
 void tri_fabric_receive_failed_locked(struct fabric *fabric,
                                       const struct fi_cq_err_entry *error);
 
-/* Raises records and garbage. From poll. Returns the records delivered. */
+/* Raises frame and garbage. From poll. Returns the frames delivered. */
 unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget);
-
-/* Forgets an accepted node. From poll. */
-void tri_fabric_forget(struct fabric *fabric, uint64_t node);
 
 /* --- fabric.c --- */
 
-/* Registers memory if the provider wants that. Takes domain_lock. */
-int tri_fabric_register(struct fabric *fabric, void *data, size_t bytes,
-                        uint64_t access, struct fid_mr **mr_p);
+/*
+ * Registers memory if the provider wants that (FI_MR_LOCAL); else, and on
+ * error, *registration_p is NULL. Ended by tri_fabric_deregister_locked or
+ * close. Errors: ENOMEM, ETRANSPORT; logged.
+ */
+int tri_fabric_register_locked(struct fabric *fabric, void *data,
+                               size_t bytes, uint64_t access,
+                               struct fabric_registration **registration_p);
+void tri_fabric_deregister_locked(struct fabric_registration *registration);
 
 #endif

@@ -23,6 +23,12 @@
 
 /* --- settings of ofi_rxm ------------------------------------------------- */
 
+/* Of libfabric 1.17: what ofi_rxm allocates buffers by, of each pool; what it
+ * adds to each, about; their size by default. */
+#define RXM_CHUNK_BUFFERS 1024
+#define RXM_BUFFER_EXTRA_BYTES 512
+#define RXM_BUFFER_BYTES_DEFAULT 16384
+
 /*
  * Read by libfabric at its first call in the process; what the user has set
  * stays. Without them ofi_rxm allocates 73 MB at once and 20 MB at the first
@@ -41,11 +47,33 @@ static void settings_default(const char *provider)
     setenv("FI_OFI_RXM_COMP_PER_PROGRESS", "8", 0);
     /* Microseconds between looks at connections being made; 10000. */
     setenv("FI_OFI_RXM_CM_PROGRESS_INTERVAL", "1000", 0);
-    if (strcmp(provider, "tcp;ofi_rxm") != 0 ||
+    /* "tcp" alone has no datagrams in 1.17: libfabric puts ofi_rxm on it. */
+    if ((strcmp(provider, "tcp;ofi_rxm") != 0 &&
+         strcmp(provider, "tcp") != 0) ||
         FI_VERSION_LT(fi_version(), FI_VERSION(1, 17)))
         return;
     setenv("FI_OFI_RXM_BUFFER_SIZE", "2048", 0);
     setenv("FI_OFI_RXM_EAGER_LIMIT", "16384", 0);
+}
+
+/*
+ * ofi_rxm has two pools, one to receive into and one to send from. Each is
+ * made of chunks of 1024 buffers of its buffer size (rxm_ep_create_pools); the
+ * first chunk of the one is taken when the endpoint is enabled, of the other at
+ * the first connection at the latest. With the settings above it never needs a
+ * second one over TCP: 64 buffers are posted for all connections together.
+ * That makes 5 MB. Other providers allocate a few hundred KB at most.
+ */
+size_t tri_fabric_provider_bytes(const struct fi_info *info)
+{
+    const char *text = getenv("FI_OFI_RXM_BUFFER_SIZE");
+    unsigned long buffer = text ? strtoul(text, NULL, 0) : 0;
+
+    if (!strstr(info->fabric_attr->prov_name, "ofi_rxm"))
+        return 0;
+    if (buffer == 0 || buffer > 16 * RXM_BUFFER_BYTES_DEFAULT)
+        buffer = RXM_BUFFER_BYTES_DEFAULT;
+    return 2ul * RXM_CHUNK_BUFFERS * (buffer + RXM_BUFFER_EXTRA_BYTES);
 }
 
 /* --- lists for error texts ----------------------------------------------- */
@@ -74,7 +102,8 @@ static struct fi_info *hints_make(const char *provider)
     hints->domain_attr->resource_mgmt = FI_RM_ENABLED;
     hints->domain_attr->av_type = FI_AV_TABLE;
     hints->domain_attr->mr_mode =
-        FI_MR_LOCAL | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_VIRT_ADDR;
+        FI_MR_LOCAL | FI_MR_ALLOCATED | FI_MR_ENDPOINT | FI_MR_PROV_KEY |
+        FI_MR_VIRT_ADDR;
     hints->tx_attr->msg_order = FI_ORDER_SAS;
     hints->rx_attr->msg_order = FI_ORDER_SAS;
     if (provider) {
@@ -264,11 +293,54 @@ static int interface_choose(const char *interface,
 
 /* --- provider ------------------------------------------------------------ */
 
+static bool has_sockets(const struct fi_info *info)
+{
+    return info->addr_format == FI_SOCKADDR ||
+           info->addr_format == FI_SOCKADDR_IN ||
+           info->addr_format == FI_SOCKADDR_IN6;
+}
+
 bool tri_fabric_fd_usable(const struct fi_info *info)
 {
     /* The descriptor of `net` (1.17) stays readable for ever after its first
      * completion: who sleeps on it never sleeps. */
-    return strcmp(info->fabric_attr->prov_name, "net") != 0;
+    return strncmp(info->fabric_attr->prov_name, "net", 3) != 0;
+}
+
+/* The port in a socket address, or NULL. */
+static in_port_t *port_of(void *address)
+{
+    struct sockaddr *any = address;
+
+    if (any && any->sa_family == AF_INET)
+        return &((struct sockaddr_in *)address)->sin_port;
+    if (any && any->sa_family == AF_INET6)
+        return &((struct sockaddr_in6 *)address)->sin6_port;
+    return NULL;
+}
+
+bool tri_fabric_set_port(struct fi_info *info, uint16_t port)
+{
+    in_port_t *port_p = has_sockets(info) ? port_of(info->src_addr) : NULL;
+
+    if (port_p)
+        *port_p = htons(port);
+    return port_p != NULL;
+}
+
+const char *tri_fabric_host(const struct fi_info *info,
+                            char text[FABRIC_HOST_BYTES])
+{
+    size_t bytes;
+    const void *address =
+        has_sockets(info) ? address_bytes(info->src_addr, &bytes) : NULL;
+
+    _Static_assert(FABRIC_HOST_BYTES >= INET6_ADDRSTRLEN, "any address fits");
+    if (!address ||
+        !inet_ntop(((const struct sockaddr *)info->src_addr)->sa_family,
+                   address, text, FABRIC_HOST_BYTES))
+        strcpy(text, "?");
+    return text;
 }
 
 bool tri_fabric_truncation_releases(const struct fi_info *info)

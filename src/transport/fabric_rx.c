@@ -21,136 +21,38 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
-#define PEERS_SIZE_MIN 64
+/* The pause before posting is tried again. */
+#define POST_RETRY_NS (1000ull * 1000)
 
-/* --- accepted nodes ------------------------------------------------------ */
-
-static size_t peers_place(const struct fabric_rx *rx, uint64_t node)
-{
-    size_t at = tri_mix64(node) & (rx->peers_size - 1);
-
-    while (rx->peers[at].node != 0 && rx->peers[at].node != node)
-        at = (at + 1) & (rx->peers_size - 1);
-    return at;
-}
-
-static void peers_grow(struct fabric_rx *rx)
-{
-    struct fabric_peer *old = rx->peers;
-    size_t old_size = rx->peers_size;
-    struct fabric_peer *peers = calloc(2 * old_size, sizeof(*peers));
-
-    if (!peers)
-        return;
-    rx->peers = peers;
-    rx->peers_size = 2 * old_size;
-    for (size_t i = 0; i < old_size; i++)
-        if (old[i].node != 0)
-            rx->peers[peers_place(rx, old[i].node)] = old[i];
-    free(old);
-}
-
-/* The peer of a node, or NULL for a stranger. A table that cannot grow only
- * means that accept is asked more than once. */
-static void *peers_find(struct fabric *fabric, uint64_t node)
-{
-    const struct tri_transport_events *events = &fabric->config.events;
-    struct fabric_rx *rx = &fabric->rx;
-    size_t at;
-    void *peer;
-
-    if (node == 0)
-        return NULL;
-    at = peers_place(rx, node);
-    if (rx->peers[at].node == node)
-        return rx->peers[at].peer;
-    peer = events->accept(events->context, node);
-    if (!peer)
-        return NULL;
-    if (2 * (rx->peers_len + 1) > rx->peers_size)
-        peers_grow(rx);
-    if (4 * (rx->peers_len + 1) > 3 * rx->peers_size)
-        return peer;
-    rx->peers[peers_place(rx, node)] = (struct fabric_peer){ node, peer };
-    rx->peers_len++;
-    return peer;
-}
-
-void tri_fabric_forget(struct fabric *fabric, uint64_t node)
-{
-    struct fabric_rx *rx = &fabric->rx;
-    size_t mask = rx->peers_size - 1;
-    size_t hole = peers_place(rx, node);
-
-    if (node == 0 || rx->peers[hole].node != node)
-        return;
-    rx->peers_len--;
-    rx->peers[hole].node = 0;
-    /* What follows without a gap may have been moved on by the hole: put it
-     * where it is found now (Knuth 6.4, algorithm R). */
-    for (size_t at = (hole + 1) & mask; rx->peers[at].node != 0;
-         at = (at + 1) & mask) {
-        struct fabric_peer moved = rx->peers[at];
-
-        rx->peers[at].node = 0;
-        rx->peers[peers_place(rx, moved.node)] = moved;
-    }
-}
-
-/* --- delivery ------------------------------------------------------------ */
+/* --- delivery ------------------------------------------------------------- */
 
 static void garbage(struct fabric *fabric, const char *reason)
 {
-    const struct tri_transport_events *events = &fabric->config.events;
+    const struct tri_carrier_events *events = &fabric->config.events;
 
     events->garbage(events->context, reason);
 }
 
-static unsigned deliver_records(struct fabric *fabric, void *peer,
-                                const unsigned char *data, unsigned records)
-{
-    const struct tri_transport_events *events = &fabric->config.events;
-
-    data += TRI_FRAME_HEADER_BYTES;
-    for (unsigned i = 0; i < records; i++) {
-        const struct tri_record *record = (const void *)data;
-
-        events->record(events->context, peer, tri_lane_of(record->kind),
-                       record, record + 1);
-        data += tri_frame_record_bytes(record->bytes);
-    }
-    return records;
-}
-
-static unsigned deliver_frame(struct fabric *fabric, const unsigned char *data,
+static unsigned deliver_frame(struct fabric *fabric, unsigned char *data,
                               size_t bytes)
 {
-    struct fabric_rx *rx = &fabric->rx;
-    struct tri_frame frame;
-    const char *reason;
-    void *peer;
+    const struct tri_carrier_events *events = &fabric->config.events;
 
+    if (bytes > TRI_FRAME_BYTES_MAX) {
+        garbage(fabric, "too long for a frame");
+        return 0;
+    }
     /* Frames are multiples of 8, so that only a stranger's message makes the
      * next one begin elsewhere. */
-    if ((uintptr_t)data % TRI_FRAME_ALIGN != 0 &&
-        bytes <= TRI_FRAME_BYTES_MAX) {
-        memcpy(rx->bounce, data, bytes);
-        data = rx->bounce;
+    if ((uintptr_t)data % TRI_FRAME_ALIGN != 0) {
+        memcpy(fabric->rx.bounce, data, bytes);
+        data = fabric->rx.bounce;
     }
-    reason = tri_frame_check(data, bytes, fabric->config.node,
-                             fabric->config.job_nonce, &frame);
-    if (reason) {
-        garbage(fabric, reason);
-        return 0;
-    }
-    peer = peers_find(fabric, frame.source);
-    if (!peer) {
-        garbage(fabric, "stranger");
-        return 0;
-    }
-    return deliver_records(fabric, peer, data, frame.records);
+    events->frame(events->context, data, bytes);
+    return 1;
 }
 
 /* Accounts for a delivered arrival; see the head of this file. */
@@ -180,33 +82,26 @@ unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget)
     while (rx->arrivals_at < rx->arrivals_len && delivered < budget) {
         struct fabric_arrival *arrival = &rx->arrivals[rx->arrivals_at++];
 
-        if (arrival->bytes > 0)
+        if (arrival->garbage)
+            garbage(fabric, arrival->garbage);
+        else if (arrival->bytes > 0)
             delivered += deliver_frame(fabric, arrival->data, arrival->bytes);
         settle(rx, arrival);
     }
     if (rx->arrivals_at == rx->arrivals_len)
         rx->arrivals_at = rx->arrivals_len = 0;
-    if (rx->error) {
-        garbage(fabric, rx->error);
-        rx->error = NULL;
-    }
     return delivered;
 }
 
-/* --- buffers, under domain_lock ------------------------------------------ */
+/* --- buffers, under domain_lock ------------------------------------------- */
 
-static void arrival_add(struct fabric_rx *rx, struct fabric_rx_buffer *buffer,
-                        const void *data, size_t bytes, bool releases)
+static void arrival_add(struct fabric_rx *rx,
+                        const struct fabric_arrival *arrival)
 {
     assert(rx->arrivals_len < FABRIC_CQ_BATCH);
-    if (releases)
+    if (arrival->releases)
         rx->posted_len--;
-    rx->arrivals[rx->arrivals_len++] = (struct fabric_arrival){
-        .buffer = buffer,
-        .data = data,
-        .bytes = bytes,
-        .releases = releases,
-    };
+    rx->arrivals[rx->arrivals_len++] = *arrival;
 }
 
 void tri_fabric_received_locked(struct fabric *fabric,
@@ -215,8 +110,13 @@ void tri_fabric_received_locked(struct fabric *fabric,
     struct fabric_rx_buffer *buffer =
         tri_container_of(entry->op_context, struct fabric_rx_buffer, op);
 
-    arrival_add(&fabric->rx, buffer, entry->buf, entry->len,
-                (entry->flags & FI_MULTI_RECV) != 0);
+    arrival_add(&fabric->rx,
+                &(struct fabric_arrival){
+                    .buffer = buffer,
+                    .data = entry->buf,
+                    .bytes = entry->len,
+                    .releases = (entry->flags & FI_MULTI_RECV) != 0,
+                });
 }
 
 void tri_fabric_receive_failed_locked(struct fabric *fabric,
@@ -224,40 +124,47 @@ void tri_fabric_receive_failed_locked(struct fabric *fabric,
 {
     struct fabric_rx_buffer *buffer =
         tri_container_of(error->op_context, struct fabric_rx_buffer, op);
-    bool releases = (error->flags & FI_MULTI_RECV) != 0 ||
-                    (error->err == FI_ETRUNC &&
-                     tri_fabric_truncation_releases(fabric->info));
+    bool truncated = error->err == FI_ETRUNC;
 
-    fabric->rx.error = error->err == FI_ETRUNC
-                           ? "a message longer than a frame"
-                           : "a receive failed";
     tri_debug("fabric: receive: %s", fi_strerror(error->err));
-    if (releases)
-        arrival_add(&fabric->rx, buffer,
-                    error->buf ? error->buf : buffer->data, 0, true);
+    arrival_add(&fabric->rx,
+                &(struct fabric_arrival){
+                    .buffer = buffer,
+                    .data = error->buf ? error->buf : buffer->data,
+                    .garbage = truncated ? "a message longer than a frame"
+                                         : "a receive failed",
+                    .releases =
+                        (error->flags & FI_MULTI_RECV) != 0 ||
+                        (truncated &&
+                         tri_fabric_truncation_releases(fabric->info)),
+                });
 }
 
-static int buffer_make(struct fabric *fabric, struct fabric_rx_buffer *buffer)
+static int buffer_make_locked(struct fabric *fabric,
+                              struct fabric_rx_buffer *buffer)
 {
+    struct fabric_registration *registration;
     void *data = mmap(NULL, FABRIC_RX_BUFFER_BYTES, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int rc;
 
     if (data == MAP_FAILED)
         return TROUPE_ENOMEM;
-    rc = tri_fabric_register(fabric, data, FABRIC_RX_BUFFER_BYTES, FI_RECV,
-                             &buffer->mr);
+    rc = tri_fabric_register_locked(fabric, data, FABRIC_RX_BUFFER_BYTES,
+                                    FI_RECV, &registration);
     if (rc != 0) {
         munmap(data, FABRIC_RX_BUFFER_BYTES);
         return rc;
     }
     buffer->op.kind = FABRIC_OP_RECEIVE;
     buffer->data = data;
-    buffer->descriptor = buffer->mr ? fi_mr_desc(buffer->mr) : NULL;
+    buffer->descriptor = registration ? fi_mr_desc(registration->mr) : NULL;
+    fabric->rx.made_len++;
     return 0;
 }
 
-static int buffer_post(struct fabric *fabric, struct fabric_rx_buffer *buffer)
+static int buffer_post_locked(struct fabric *fabric,
+                              struct fabric_rx_buffer *buffer)
 {
     struct iovec iov = { buffer->data, FABRIC_RX_BUFFER_BYTES };
     struct fi_msg msg = { .msg_iov = &iov,
@@ -281,12 +188,13 @@ static int buffer_post(struct fabric *fabric, struct fabric_rx_buffer *buffer)
     return 0;
 }
 
-bool tri_fabric_rx_can_post(const struct fabric *fabric)
+uint64_t tri_fabric_rx_due(const struct fabric *fabric)
 {
     const struct fabric_rx *rx = &fabric->rx;
+    bool wanted = rx->posted_len < FABRIC_RX_BUFFERS &&
+                  rx->posted_len + rx->settling_len < FABRIC_RX_BUFFERS_MAX;
 
-    return rx->posted_len < FABRIC_RX_BUFFERS &&
-           rx->posted_len + rx->settling_len < FABRIC_RX_BUFFERS_MAX;
+    return wanted ? rx->post_at_ns : UINT64_MAX;
 }
 
 int tri_fabric_rx_post_locked(struct fabric *fabric)
@@ -301,41 +209,31 @@ int tri_fabric_rx_post_locked(struct fabric *fabric)
         if (buffer->state != FABRIC_RX_FREE)
             continue;
         if (!buffer->data)
-            rc = buffer_make(fabric, buffer);
+            rc = buffer_make_locked(fabric, buffer);
         if (rc == 0)
-            rc = buffer_post(fabric, buffer);
+            rc = buffer_post_locked(fabric, buffer);
     }
-    return rc == TROUPE_EFULL ? 0 : rc; /* the next poll tries again */
+    rx->post_at_ns = rc == 0 ? 0 : tri_now_ns() + POST_RETRY_NS;
+    return rc == TROUPE_EFULL ? 0 : rc; /* a later poll tries again */
 }
 
 int tri_fabric_rx_init(struct fabric *fabric)
 {
-    struct fabric_rx *rx = &fabric->rx;
     size_t min_bytes = TRI_FRAME_BYTES_MAX;
-    int rc;
+    int rc = fi_setopt(&fabric->ep->fid, FI_OPT_ENDPOINT,
+                       FI_OPT_MIN_MULTI_RECV, &min_bytes, sizeof(min_bytes));
 
-    rx->peers = calloc(PEERS_SIZE_MIN, sizeof(*rx->peers));
-    if (!rx->peers)
-        return TROUPE_ENOMEM;
-    rx->peers_size = PEERS_SIZE_MIN;
-    rc = fi_setopt(&fabric->ep->fid, FI_OPT_ENDPOINT, FI_OPT_MIN_MULTI_RECV,
-                   &min_bytes, sizeof(min_bytes));
-    if (rc != 0) {
-        tri_error("fabric: FI_OPT_MIN_MULTI_RECV: %s", fi_strerror(-rc));
-        return TROUPE_ETRANSPORT;
-    }
-    return 0;
+    if (rc == 0)
+        return 0;
+    tri_error("fabric: FI_OPT_MIN_MULTI_RECV: %s", fi_strerror(-rc));
+    return TROUPE_ETRANSPORT;
 }
 
 void tri_fabric_rx_fini(struct fabric *fabric)
 {
     struct fabric_rx *rx = &fabric->rx;
 
-    for (size_t i = 0; i < FABRIC_RX_BUFFERS_MAX; i++) {
-        if (rx->buffers[i].mr)
-            fi_close(&rx->buffers[i].mr->fid);
+    for (size_t i = 0; i < FABRIC_RX_BUFFERS_MAX; i++)
         if (rx->buffers[i].data)
             munmap(rx->buffers[i].data, FABRIC_RX_BUFFER_BYTES);
-    }
-    free(rx->peers);
 }

@@ -13,7 +13,7 @@
  * A send that failed leaves a hole in the order, so it breaks the channel:
  * what is queued is dropped and the link gets ENODE until it connects anew.
  */
-#include "transport/fabric_internal.h"
+#include "transport/oldfabric_internal.h"
 
 #include <stdlib.h>
 
@@ -33,7 +33,7 @@ static void channel_break(struct fabric *fabric,
 {
     atomic_store_explicit(&channel->broken, true, memory_order_relaxed);
     tri_lock_acquire(&fabric->queue_lock);
-    tri_fabric_ready_drop_queued(fabric, channel);
+    tri_oldfabric_ready_drop_queued(fabric, channel);
     if (!channel->is_lost && !channel->is_closing && !channel->is_zombie) {
         channel->is_lost = true;
         TAILQ_INSERT_TAIL(&fabric->lost, channel, lost);
@@ -70,8 +70,8 @@ static bool channel_send_locked(struct fabric *fabric,
         ssize_t rc;
 
         tri_lock_acquire(&fabric->queue_lock);
-        if (channel->is_closing || tri_fabric_broken(channel))
-            tri_fabric_ready_drop_queued(fabric, channel);
+        if (channel->is_closing || tri_oldfabric_broken(channel))
+            tri_oldfabric_ready_drop_queued(fabric, channel);
         frame = STAILQ_FIRST(&channel->ready);
         tri_lock_release(&fabric->queue_lock);
         if (!frame)
@@ -105,7 +105,7 @@ static void sender_add_queued(struct fabric *fabric,
     TAILQ_INSERT_TAIL(&fabric->senders, channel, sender);
 }
 
-void tri_fabric_sender_remove_queued(struct fabric *fabric,
+void tri_oldfabric_sender_remove_queued(struct fabric *fabric,
                                      struct fabric_channel *channel)
 {
     if (!channel->is_sender)
@@ -114,7 +114,7 @@ void tri_fabric_sender_remove_queued(struct fabric *fabric,
     TAILQ_REMOVE(&fabric->senders, channel, sender);
 }
 
-void tri_fabric_send_all_locked(struct fabric *fabric)
+void tri_oldfabric_send_all_locked(struct fabric *fabric)
 {
     struct fabric_channels batch = TAILQ_HEAD_INITIALIZER(batch);
     struct fabric_channel *channel;
@@ -135,7 +135,7 @@ void tri_fabric_send_all_locked(struct fabric *fabric)
     }
 }
 
-uint64_t tri_fabric_send_due_locked(struct fabric *fabric)
+uint64_t tri_oldfabric_send_due_locked(struct fabric *fabric)
 {
     uint64_t due = UINT64_MAX;
     struct fabric_channel *channel;
@@ -159,11 +159,11 @@ static void channel_kick(struct fabric *fabric, struct fabric_channel *channel)
 
     if (pthread_mutex_trylock(&fabric->domain_lock) == 0) {
         done = channel_send_locked(fabric, channel) &&
-               !tri_fabric_broken(channel);
+               !tri_oldfabric_broken(channel);
         if (done) {
             tri_lock_acquire(&fabric->queue_lock);
             if (STAILQ_EMPTY(&channel->ready))
-                tri_fabric_sender_remove_queued(fabric, channel);
+                tri_oldfabric_sender_remove_queued(fabric, channel);
             tri_lock_release(&fabric->queue_lock);
         }
         pthread_mutex_unlock(&fabric->domain_lock);
@@ -172,19 +172,19 @@ static void channel_kick(struct fabric *fabric, struct fabric_channel *channel)
         tri_bell_ring(fabric->config.bell);
 }
 
-void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
+void tri_oldfabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
                             bool failed)
 {
     struct fabric_channel *channel = frame->channel;
     bool gone;
 
     channel->retry_at_ns = 0; /* there may be room now */
-    if (failed && !tri_fabric_broken(channel))
+    if (failed && !tri_oldfabric_broken(channel))
         channel_break(fabric, channel);
     tri_lock_acquire(&fabric->queue_lock);
     assert(channel->outstanding_len > 0);
     channel->outstanding_len--;
-    tri_fabric_frame_return_queued(fabric, frame);
+    tri_oldfabric_frame_return_queued(fabric, frame);
     gone = channel->is_zombie && channel->frames_len == 0;
     if (gone)
         TAILQ_REMOVE(&fabric->channels, channel, all);
@@ -195,7 +195,7 @@ void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_frame *frame,
 
 /* --- the link's calls ---------------------------------------------------- */
 
-int tri_fabric_channel_create(struct fabric *fabric, uint64_t node,
+int tri_oldfabric_channel_create(struct fabric *fabric, uint64_t node,
                               fi_addr_t address, void *peer,
                               struct fabric_channel **channel_p)
 {
@@ -243,7 +243,7 @@ static void channel_seal(struct fabric *fabric, struct fabric_channel *channel)
     tri_lock_release(&fabric->queue_lock);
 }
 
-int tri_fabric_reserve(struct tri_channel *base, enum tri_lane lane,
+int tri_oldfabric_reserve(struct tri_channel *base, enum tri_lane lane,
                        size_t bytes, struct tri_span *span_p)
 {
     struct fabric_channel *channel = (struct fabric_channel *)base;
@@ -252,7 +252,7 @@ int tri_fabric_reserve(struct tri_channel *base, enum tri_lane lane,
 
     assert(bytes <= TRI_FRAME_PAYLOAD_MAX);
     (void)lane;
-    if (tri_fabric_broken(channel))
+    if (tri_oldfabric_broken(channel))
         return TROUPE_ENODE;
     if (frame &&
         frame->bytes + tri_frame_record_bytes(bytes) > TRI_FRAME_BYTES_MAX) {
@@ -261,7 +261,7 @@ int tri_fabric_reserve(struct tri_channel *base, enum tri_lane lane,
         frame = NULL;
     }
     if (!frame) {
-        frame = channel->filling = tri_fabric_frame_take(fabric, channel);
+        frame = channel->filling = tri_oldfabric_frame_take(fabric, channel);
         if (!frame)
             return TROUPE_EFULL;
     }
@@ -271,7 +271,7 @@ int tri_fabric_reserve(struct tri_channel *base, enum tri_lane lane,
     return 0;
 }
 
-void tri_fabric_commit(struct tri_channel *base)
+void tri_oldfabric_commit(struct tri_channel *base)
 {
     struct fabric_channel *channel = (struct fabric_channel *)base;
     struct fabric_frame *frame = channel->filling;
@@ -289,20 +289,20 @@ void tri_fabric_commit(struct tri_channel *base)
     frame->records++;
 }
 
-int tri_fabric_flush(struct tri_channel *base)
+int tri_oldfabric_flush(struct tri_channel *base)
 {
     struct fabric_channel *channel = (struct fabric_channel *)base;
     struct fabric *fabric = channel_fabric(channel);
     bool ready, wait;
 
-    if (tri_fabric_broken(channel))
+    if (tri_oldfabric_broken(channel))
         return TROUPE_ENODE;
     tri_lock_acquire(&fabric->queue_lock);
     wait = channel->filling && channel->filling->records > 0 &&
            channel->outstanding_len >= FABRIC_FLUSH_FRAMES_MAX;
     if (wait) {
         channel->want_flush = true;
-        tri_fabric_wait_queued(fabric, channel);
+        tri_oldfabric_wait_queued(fabric, channel);
     }
     ready = !STAILQ_EMPTY(&channel->ready);
     tri_lock_release(&fabric->queue_lock);
@@ -315,14 +315,14 @@ int tri_fabric_flush(struct tri_channel *base)
     return wait ? TROUPE_EFULL : 0;
 }
 
-void tri_fabric_disconnect(struct tri_channel *base)
+void tri_oldfabric_disconnect(struct tri_channel *base)
 {
     struct fabric_channel *channel = (struct fabric_channel *)base;
     struct fabric *fabric = channel_fabric(channel);
 
     tri_lock_acquire(&fabric->queue_lock);
     if (channel->filling)
-        tri_fabric_frame_return_queued(fabric, channel->filling);
+        tri_oldfabric_frame_return_queued(fabric, channel->filling);
     channel->filling = NULL;
     channel->is_closing = true;
     fabric->channels_len--;

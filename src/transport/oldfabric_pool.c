@@ -4,10 +4,10 @@
 #endif
 /*
  * Frames: 16 KiB of memory to fill with records and send. Allocated in slabs
- * when needed, kept until close; fabric_internal.h states the bound. Each
+ * when needed, kept until close; oldfabric_internal.h states the bound. Each
  * channel has a few that nobody takes from it and shares the others.
  */
-#include "transport/fabric_internal.h"
+#include "transport/oldfabric_internal.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -23,7 +23,7 @@ static int pool_grow(struct fabric *fabric)
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (slab->data == MAP_FAILED)
         goto free_slab;
-    if (tri_fabric_register(fabric, slab->data, bytes, FI_SEND, &slab->mr))
+    if (tri_oldfabric_register(fabric, slab->data, bytes, FI_SEND, &slab->mr))
         goto unmap;
     tri_lock_acquire(&fabric->queue_lock);
     SLIST_INSERT_HEAD(&fabric->slabs, slab, next);
@@ -44,7 +44,7 @@ free_slab:
     return TROUPE_ENOMEM;
 }
 
-bool tri_fabric_may_take_queued(const struct fabric *fabric,
+bool tri_oldfabric_may_take_queued(const struct fabric *fabric,
                                 const struct fabric_channel *channel)
 {
     return channel->frames_len < FABRIC_CHANNEL_FRAMES_OWN ||
@@ -52,7 +52,7 @@ bool tri_fabric_may_take_queued(const struct fabric *fabric,
             fabric->shared_frames_len < FABRIC_SHARED_FRAMES_MAX);
 }
 
-void tri_fabric_wait_queued(struct fabric *fabric,
+void tri_oldfabric_wait_queued(struct fabric *fabric,
                             struct fabric_channel *channel)
 {
     if (channel->is_waiting)
@@ -61,19 +61,19 @@ void tri_fabric_wait_queued(struct fabric *fabric,
     TAILQ_INSERT_TAIL(&fabric->waiting, channel, waiting);
 }
 
-struct fabric_frame *tri_fabric_frame_take(struct fabric *fabric,
+struct fabric_frame *tri_oldfabric_frame_take(struct fabric *fabric,
                                            struct fabric_channel *channel)
 {
     struct fabric_frame *frame = NULL;
     bool may;
 
     tri_lock_acquire(&fabric->queue_lock);
-    may = tri_fabric_may_take_queued(fabric, channel);
+    may = tri_oldfabric_may_take_queued(fabric, channel);
     if (may && STAILQ_EMPTY(&fabric->free_frames)) {
         tri_lock_release(&fabric->queue_lock);
         pool_grow(fabric); /* without success the list is still empty */
         tri_lock_acquire(&fabric->queue_lock);
-        may = tri_fabric_may_take_queued(fabric, channel);
+        may = tri_oldfabric_may_take_queued(fabric, channel);
     }
     if (may)
         frame = STAILQ_FIRST(&fabric->free_frames);
@@ -83,7 +83,7 @@ struct fabric_frame *tri_fabric_frame_take(struct fabric *fabric,
             fabric->shared_frames_len++;
     } else {
         channel->want_frame = true;
-        tri_fabric_wait_queued(fabric, channel);
+        tri_oldfabric_wait_queued(fabric, channel);
     }
     tri_lock_release(&fabric->queue_lock);
     if (frame) {
@@ -94,7 +94,7 @@ struct fabric_frame *tri_fabric_frame_take(struct fabric *fabric,
     return frame;
 }
 
-void tri_fabric_frame_return_queued(struct fabric *fabric,
+void tri_oldfabric_frame_return_queued(struct fabric *fabric,
                                     struct fabric_frame *frame)
 {
     struct fabric_channel *channel = frame->channel;
@@ -106,7 +106,7 @@ void tri_fabric_frame_return_queued(struct fabric *fabric,
     STAILQ_INSERT_HEAD(&fabric->free_frames, frame, next);
 }
 
-void tri_fabric_ready_drop_queued(struct fabric *fabric,
+void tri_oldfabric_ready_drop_queued(struct fabric *fabric,
                                   struct fabric_channel *channel)
 {
     struct fabric_frame *frame;
@@ -114,11 +114,11 @@ void tri_fabric_ready_drop_queued(struct fabric *fabric,
     while ((frame = STAILQ_FIRST(&channel->ready)) != NULL) {
         STAILQ_REMOVE_HEAD(&channel->ready, next);
         channel->outstanding_len--;
-        tri_fabric_frame_return_queued(fabric, frame);
+        tri_oldfabric_frame_return_queued(fabric, frame);
     }
 }
 
-void tri_fabric_pool_fini(struct fabric *fabric)
+void tri_oldfabric_pool_fini(struct fabric *fabric)
 {
     struct fabric_slab *slab;
 

@@ -8,7 +8,7 @@
  * disconnect any channel. A disconnected channel stays in memory until poll
  * has taken it off every list and its last frame has come back.
  */
-#include "transport/fabric_internal.h"
+#include "transport/oldfabric_internal.h"
 
 #include <stdlib.h>
 
@@ -37,9 +37,9 @@ static void raise_lost(struct fabric *fabric)
 static bool can_go_on_queued(const struct fabric *fabric,
                              const struct fabric_channel *channel)
 {
-    return tri_fabric_broken(channel) ||
+    return tri_oldfabric_broken(channel) ||
            (channel->want_frame &&
-            tri_fabric_may_take_queued(fabric, channel)) ||
+            tri_oldfabric_may_take_queued(fabric, channel)) ||
            (channel->want_flush &&
             channel->outstanding_len < FABRIC_FLUSH_FRAMES_MAX);
 }
@@ -77,8 +77,8 @@ static void channel_bury_queued(struct fabric *fabric,
                                 struct fabric_channel *channel)
 {
     TAILQ_REMOVE(&fabric->closing, channel, closing);
-    tri_fabric_ready_drop_queued(fabric, channel);
-    tri_fabric_sender_remove_queued(fabric, channel);
+    tri_oldfabric_ready_drop_queued(fabric, channel);
+    tri_oldfabric_sender_remove_queued(fabric, channel);
     if (channel->is_waiting)
         TAILQ_REMOVE(&fabric->waiting, channel, waiting);
     if (channel->is_lost)
@@ -99,14 +99,14 @@ static void bury_all(struct fabric *fabric)
     pthread_mutex_lock(&fabric->domain_lock);
     tri_lock_acquire(&fabric->queue_lock);
     while ((channel = TAILQ_FIRST(&fabric->closing)) != NULL) {
-        tri_fabric_forget(fabric, channel->node);
+        tri_oldfabric_forget(fabric, channel->node);
         channel_bury_queued(fabric, channel);
     }
     tri_lock_release(&fabric->queue_lock);
     pthread_mutex_unlock(&fabric->domain_lock);
 }
 
-void tri_fabric_tx_events(struct fabric *fabric)
+void tri_oldfabric_tx_events(struct fabric *fabric)
 {
     bool lost, waiting, closing;
 
@@ -123,7 +123,7 @@ void tri_fabric_tx_events(struct fabric *fabric)
         bury_all(fabric);
 }
 
-bool tri_fabric_tx_pending(struct fabric *fabric)
+bool tri_oldfabric_tx_pending(struct fabric *fabric)
 {
     struct fabric_channel *channel;
     bool pending;

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+/*
+ * Which libfabric provider, and which of this host's addresses. Both are
+ * given to libfabric as hints: FI_PROVIDER is never set, an MPI in the same
+ * process may use libfabric itself.
+ */
+#include "transport/oldfabric_internal.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+#define LIST_BYTES_MAX 320
+#define API_VERSION FI_VERSION(1, 9) /* the least that configure takes */
+
+/* --- settings of ofi_rxm ------------------------------------------------- */
+
+/*
+ * Read by libfabric at its first call in the process; what the user has set
+ * stays. Without them ofi_rxm allocates 73 MB at once and 20 MB at the first
+ * connection, whose page faults take 10 ms: pools of 1024 bounce buffers and
+ * more of 16 KiB each. Over TCP it needs none of that size: it sends from our
+ * memory, receives into it, and uses the heap for what comes while no buffer
+ * is posted (rxm_get_dyn_unexp, since 1.17). Over other providers the eager
+ * limit is the buffer size, so both stay as they are.
+ */
+static void settings_default(const char *provider)
+{
+    /* Receives that it posts a connection, and of ours at most. */
+    setenv("FI_OFI_RXM_MSG_RX_SIZE", "64", 0);
+    setenv("FI_OFI_RXM_RX_SIZE", "64", 0);
+    /* Completions a poll looks for; 1 by default. */
+    setenv("FI_OFI_RXM_COMP_PER_PROGRESS", "8", 0);
+    /* Microseconds between looks at connections being made; 10000. */
+    setenv("FI_OFI_RXM_CM_PROGRESS_INTERVAL", "1000", 0);
+    if (strcmp(provider, "tcp;ofi_rxm") != 0 ||
+        FI_VERSION_LT(fi_version(), FI_VERSION(1, 17)))
+        return;
+    setenv("FI_OFI_RXM_BUFFER_SIZE", "2048", 0);
+    setenv("FI_OFI_RXM_EAGER_LIMIT", "16384", 0);
+}
+
+/* --- lists for error texts ----------------------------------------------- */
+
+/* Appends "item" or ", item", as long as there is room. */
+static void list_add(char list[LIST_BYTES_MAX], const char *item)
+{
+    size_t used = strlen(list);
+
+    snprintf(list + used, LIST_BYTES_MAX - used, "%s%s", used ? ", " : "",
+             item);
+}
+
+static struct fi_info *hints_make(const char *provider)
+{
+    struct fi_info *hints = fi_allocinfo();
+
+    if (!hints)
+        return NULL;
+    hints->caps = FI_MSG | FI_MULTI_RECV;
+    hints->mode = FI_CONTEXT | FI_CONTEXT2;
+    hints->ep_attr->type = FI_EP_RDM;
+    hints->domain_attr->threading = FI_THREAD_DOMAIN;
+    hints->domain_attr->control_progress = FI_PROGRESS_MANUAL;
+    hints->domain_attr->data_progress = FI_PROGRESS_MANUAL;
+    hints->domain_attr->resource_mgmt = FI_RM_ENABLED;
+    hints->domain_attr->av_type = FI_AV_TABLE;
+    hints->domain_attr->mr_mode =
+        FI_MR_LOCAL | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_VIRT_ADDR;
+    hints->tx_attr->msg_order = FI_ORDER_SAS;
+    hints->rx_attr->msg_order = FI_ORDER_SAS;
+    if (provider) {
+        hints->fabric_attr->prov_name = strdup(provider);
+        if (!hints->fabric_attr->prov_name) {
+            fi_freeinfo(hints);
+            return NULL;
+        }
+    }
+    return hints;
+}
+
+static void providers_list(char list[LIST_BYTES_MAX])
+{
+    struct fi_info *hints = hints_make(NULL);
+    struct fi_info *infos = NULL;
+
+    list[0] = '\0';
+    if (!hints ||
+        fi_getinfo(API_VERSION, NULL, NULL, 0, hints, &infos) != 0)
+        infos = NULL;
+    for (struct fi_info *info = infos; info; info = info->next) {
+        const char *name = info->fabric_attr->prov_name;
+        bool seen = false;
+
+        for (struct fi_info *other = infos; other != info && !seen;
+             other = other->next)
+            seen = strcmp(other->fabric_attr->prov_name, name) == 0;
+        if (!seen)
+            list_add(list, name);
+    }
+    if (list[0] == '\0')
+        list_add(list, "none");
+    if (infos)
+        fi_freeinfo(infos);
+    if (hints)
+        fi_freeinfo(hints);
+}
+
+/* --- interface ----------------------------------------------------------- */
+
+/* The bytes of an IPv4 or IPv6 address, or NULL for another family. */
+static const unsigned char *address_bytes(const struct sockaddr *address,
+                                          size_t *bytes_p)
+{
+    if (!address)
+        return NULL;
+    if (address->sa_family == AF_INET) {
+        *bytes_p = sizeof(struct in_addr);
+        return (const void *)&((const struct sockaddr_in *)(const void *)
+                                   address)->sin_addr;
+    }
+    if (address->sa_family == AF_INET6) {
+        *bytes_p = sizeof(struct in6_addr);
+        return (const void *)&((const struct sockaddr_in6 *)(const void *)
+                                   address)->sin6_addr;
+    }
+    return NULL;
+}
+
+static bool prefix_equal(const unsigned char *a, const unsigned char *b,
+                         unsigned bits)
+{
+    unsigned rest = bits % 8;
+
+    if (memcmp(a, b, bits / 8) != 0)
+        return false;
+    return rest == 0 || ((a[bits / 8] ^ b[bits / 8]) >> (8 - rest)) == 0;
+}
+
+/* What `interface` asks for: a prefix of an address (all bits: an address), or
+ * a name. */
+struct wanted {
+    const char *name;
+    unsigned char prefix[sizeof(struct in6_addr)];
+    size_t prefix_bytes; /* of the family's address; 0: a name */
+    unsigned prefix_bits;
+};
+
+static bool wanted_parse(const char *interface, struct wanted *wanted_p)
+{
+    char text[INET6_ADDRSTRLEN];
+    const char *slash = strchr(interface, '/');
+    size_t text_len = slash ? (size_t)(slash - interface) : strlen(interface);
+    char *end;
+    unsigned long bits;
+
+    *wanted_p = (struct wanted){ .name = interface };
+    if (text_len >= sizeof(text))
+        return !slash;
+    memcpy(text, interface, text_len);
+    text[text_len] = '\0';
+    if (inet_pton(AF_INET, text, wanted_p->prefix) == 1)
+        wanted_p->prefix_bytes = sizeof(struct in_addr);
+    else if (inet_pton(AF_INET6, text, wanted_p->prefix) == 1)
+        wanted_p->prefix_bytes = sizeof(struct in6_addr);
+    else
+        return !slash;
+    wanted_p->prefix_bits = (unsigned)wanted_p->prefix_bytes * 8;
+    if (!slash)
+        return true;
+    bits = strtoul(slash + 1, &end, 10);
+    if (slash[1] < '0' || slash[1] > '9' || *end != '\0' ||
+        bits > wanted_p->prefix_bits)
+        return false;
+    wanted_p->prefix_bits = (unsigned)bits;
+    return true;
+}
+
+/* How well an address serves: 0 not at all, the highest wins. */
+static int address_rank(const struct ifaddrs *found,
+                        const struct wanted *wanted)
+{
+    size_t bytes = 0;
+    const unsigned char *address = address_bytes(found->ifa_addr, &bytes);
+    bool ipv4 = bytes == sizeof(struct in_addr);
+
+    if (!address || !(found->ifa_flags & IFF_UP))
+        return 0;
+    if (!wanted)
+        return !ipv4 ? 0 : found->ifa_flags & IFF_LOOPBACK ? 1 : 2;
+    if (wanted->prefix_bytes > 0)
+        return bytes == wanted->prefix_bytes &&
+               prefix_equal(address, wanted->prefix, wanted->prefix_bits);
+    if (strcmp(found->ifa_name, wanted->name) != 0)
+        return 0;
+    /* A link-local IPv6 address needs a scope, which no peer could use. */
+    return ipv4 ? 2 : !(address[0] == 0xfe && (address[1] & 0xc0) == 0x80);
+}
+
+static void interface_unusable(const char *interface,
+                               const struct ifaddrs *all)
+{
+    char list[LIST_BYTES_MAX] = "";
+
+    for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
+        char text[INET6_ADDRSTRLEN], item[INET6_ADDRSTRLEN + IFNAMSIZ + 4];
+        size_t bytes;
+        const unsigned char *address = address_bytes(one->ifa_addr, &bytes);
+
+        if (!address || !(one->ifa_flags & IFF_UP) ||
+            !inet_ntop(one->ifa_addr->sa_family, address, text, sizeof(text)))
+            continue;
+        snprintf(item, sizeof(item), "%s %s", one->ifa_name, text);
+        list_add(list, item);
+    }
+    tri_error("interface '%s' is not an address, name or address/bits of "
+              "this host; there are: %s", interface, list);
+}
+
+/* Chooses the address to bind to, as text. Errors: ETRANSPORT, ESYSTEM. */
+static int interface_choose(const char *interface,
+                            char text[INET6_ADDRSTRLEN])
+{
+    struct ifaddrs *all, *best = NULL;
+    struct wanted wanted;
+    int best_rank = 0, rc = 0;
+
+    if (getifaddrs(&all) != 0) {
+        tri_error("getifaddrs: %s", strerror(errno));
+        return TROUPE_ESYSTEM;
+    }
+    if (!interface || wanted_parse(interface, &wanted)) {
+        for (struct ifaddrs *one = all; one; one = one->ifa_next) {
+            int rank = address_rank(one, interface ? &wanted : NULL);
+
+            if (rank > best_rank) {
+                best = one;
+                best_rank = rank;
+            }
+        }
+    }
+    if (best) {
+        size_t bytes;
+        const void *address = address_bytes(best->ifa_addr, &bytes);
+
+        inet_ntop(best->ifa_addr->sa_family, address, text, INET6_ADDRSTRLEN);
+    } else if (interface) {
+        interface_unusable(interface, all);
+        rc = TROUPE_ETRANSPORT;
+    } else {
+        strcpy(text, "127.0.0.1");
+    }
+    freeifaddrs(all);
+    return rc;
+}
+
+/* --- provider ------------------------------------------------------------ */
+
+bool tri_oldfabric_fd_usable(const struct fi_info *info)
+{
+    /* The descriptor of `net` (1.17) stays readable for ever after its first
+     * completion: who sleeps on it never sleeps. */
+    return strcmp(info->fabric_attr->prov_name, "net") != 0;
+}
+
+bool tri_oldfabric_truncation_releases(const struct fi_info *info)
+{
+    return strstr(info->fabric_attr->prov_name, "ofi_rxm") != NULL;
+}
+
+int tri_oldfabric_choose(const char *provider, const char *interface,
+                      struct fi_info **info_p)
+{
+    char node[INET6_ADDRSTRLEN], list[LIST_BYTES_MAX];
+    struct fi_info *hints;
+    int rc;
+
+    if (!provider || provider[0] == '\0')
+        provider = FABRIC_PROVIDER_DEFAULT;
+    settings_default(provider);
+    if (interface && interface[0] == '\0')
+        interface = NULL;
+    rc = interface_choose(interface, node);
+    if (rc != 0)
+        return rc;
+    hints = hints_make(provider);
+    if (!hints)
+        return TROUPE_ENOMEM;
+    rc = fi_getinfo(API_VERSION, node, NULL, FI_SOURCE, hints, info_p);
+    /* Fabrics with addresses of their own know nothing of the host's. */
+    if (rc != 0 && !interface)
+        rc = fi_getinfo(API_VERSION, NULL, NULL, 0, hints, info_p);
+    fi_freeinfo(hints);
+    if (rc == 0)
+        return 0;
+    providers_list(list);
+    tri_error("libfabric provider '%s' is not usable%s%s (%s); usable: %s",
+              provider, interface ? " at " : "", interface ? node : "",
+              fi_strerror(-rc), list);
+    return TROUPE_ETRANSPORT;
+}
