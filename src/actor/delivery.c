@@ -333,7 +333,7 @@ static void on_died(void *context, struct tri_peer *peer)
 {
     struct tri_runtime *runtime = context;
 
-    if (atomic_load_explicit(&peer->left, memory_order_relaxed))
+    if (tri_peer_has_left(peer))
         tri_info("rank %d has left", peer->rank);
     else
         tri_warn("rank %d has died", peer->rank);

@@ -4,14 +4,14 @@
 
 /*
  * Node-to-node links: one peer for each other node of the job, a channel of
- * whichever transport reaches it, a bounded outbox for what the channel
+ * whichever transport reaches it, for each lane an outbox for what the channel
  * cannot take yet, and the cutting of large messages into records and back.
  *
  * Sending to a peer is serialized by a try-lock: who gets it writes straight
- * into the channel; who does not puts its message into the outbox, which the
- * holder empties before it goes. Nobody waits longer than one record takes.
- * Order holds because the outbox goes first, and because one sender sees its
- * own outbox entries.
+ * into the channel; who does not puts its message into its lane's outbox, which
+ * the holder empties before it goes. Nobody waits longer than one record takes.
+ * Order holds within a lane because its outbox goes first, and because one
+ * sender sees its own outbox entries.
  */
 
 #include <troupe/types.h>
@@ -28,6 +28,36 @@ enum tri_peer_state {
     TRI_PEER_DEAD,
 };
 
+/* What waits to be sent on one lane, and what is being sent of it. */
+struct tri_outbox {
+    struct tri_message *_Atomic inbox; /* newest first, as in a mailbox */
+    _Atomic size_t bytes;       /* of inbox and list */
+    struct tri_message *first;  /* lock; taken from inbox, in order */
+    struct tri_message *last;   /* lock */
+    _Atomic uint64_t exposed;   /* id of the first one while the peer may read
+                                   it, else 0; the peer reads this, too */
+    _Atomic uint64_t pulled;    /* id of ours that the peer has answered */
+    _Atomic int32_t pulled_value;
+    uint32_t offset;            /* lock; payload of the first already sent */
+    bool first_counted;         /* lock; the first is counted in `sent` */
+} __attribute__((aligned(TRI_CACHE_LINE)));
+
+/* A message that arrives on one lane in pieces, or is pulled. */
+struct tri_arrival {
+    struct tri_message *partial;
+    uint32_t partial_bytes; /* of it arrived */
+    uint32_t skip_bytes; /* of a message that had no room */
+};
+
+/* The same, when it is pulled. */
+struct tri_pulling {
+    bool active; /* `partial` is pulled */
+    struct tri_pull pull;
+    _Atomic uint64_t answer; /* id of a PULL that we have to answer; taken by
+                                who holds the lock */
+    _Atomic int32_t answer_value;
+};
+
 struct tri_peer {
     struct tri_link *link;
     uint64_t node;
@@ -36,40 +66,27 @@ struct tri_peer {
     struct tri_address address;
 
     /* senders */
-    _Atomic uint32_t state; /* enum tri_peer_state */
+    _Atomic uint32_t state /* enum tri_peer_state */
+        __attribute__((aligned(TRI_CACHE_LINE)));
     struct tri_lock lock;   /* the channel and what is marked "lock" */
     _Atomic uint32_t again; /* somebody found the lock held: look again */
-    _Atomic uint32_t left;   /* it said goodbye */
+    _Atomic uint32_t left;  /* it said goodbye: lanes, as a mask */
     _Atomic uint32_t broken; /* its connection closed: connect anew */
-    struct tri_message *_Atomic inbox; /* newest first, as in a mailbox */
-    _Atomic size_t outbox_bytes;
     _Atomic uint32_t dirty; /* has records to flush; on the link's list */
     struct tri_peer *dirty_next;
     struct tri_channel *channel; /* lock */
-    struct tri_message *outbox_first; /* lock; taken from inbox, in order */
-    struct tri_message *outbox_last;  /* lock */
-    uint32_t outbox_offset;     /* lock; payload of the first already sent */
-    bool first_counted;         /* lock; the first is counted in `sent` */
-    bool no_pull;               /* lock; the peer cannot read our memory */
-    uint64_t last_flush_ns;     /* lock */
-    uint64_t exposures;         /* lock; messages offered to be pulled */
-    _Atomic uint64_t exposed;   /* id of the first one while the peer may read
-                                   it, else 0; the peer reads this, too */
-    bool doomed;                /* lock; its process was found gone */
+    uint64_t last_flush_ns;      /* lock */
     _Atomic uint64_t sent; /* messages written to the channel; writer: lock */
+    bool no_pull;          /* lock; the peer cannot read our memory */
+    bool doomed;           /* lock; its process was found gone */
+    struct tri_outbox outboxes[TRI_LANES];
+    uint64_t exposures; /* lock; messages offered to be pulled */
 
     /* receiver: the poll lock */
-    _Atomic uint64_t pulled;     /* id of ours that the peer has answered */
-    _Atomic int32_t pulled_value;
-    _Atomic int32_t answer_value;
-    _Atomic uint64_t answer;     /* id of its PULL that we have to answer; taken
-                                    by who holds the lock */
-    struct tri_pull pull;        /* of the message that is being pulled */
-    bool pulling;
-    struct tri_message *partial; /* a message that arrives in pieces */
-    uint32_t partial_bytes;      /* of it arrived */
-    uint32_t skip_bytes;         /* of a message that had no room */
-    _Atomic uint64_t received;   /* messages; writer: poll lock */
+    struct tri_arrival arrivals[TRI_LANES]
+        __attribute__((aligned(TRI_CACHE_LINE)));
+    _Atomic uint64_t received; /* messages; writer: poll lock */
+    struct tri_pulling pullings[TRI_LANES];
 } __attribute__((aligned(TRI_CACHE_LINE)));
 
 /* What the link hands up, from within tri_link_poll or _control. */
@@ -156,11 +173,18 @@ static inline bool tri_peer_is_dead(struct tri_peer *peer)
            TRI_PEER_DEAD;
 }
 
+/* It stops, and all it sent before has arrived. */
+static inline bool tri_peer_has_left(struct tri_peer *peer)
+{
+    return atomic_load_explicit(&peer->left, memory_order_relaxed) ==
+           (1u << TRI_LANES) - 1;
+}
+
 /*
  * Sends a message given by its header and payload, which is copied.
  * total_bytes is the payload's size; record->bytes is ignored.
- * forced: replies and notices, which are bounded otherwise, also beyond the
- * outbox's limit. Any thread. Blocking: never.
+ * forced: also beyond the limit of the data lane's outbox; the other lanes have
+ * none. Any thread. Blocking: never.
  * Errors: EFULL, ENODE, ENOMEM.
  */
 int tri_link_send(struct tri_peer *peer, const struct tri_record *record,
@@ -184,7 +208,8 @@ static inline bool tri_link_is_dirty(struct tri_link *link)
     return atomic_load_explicit(&link->dirty, memory_order_relaxed) != NULL;
 }
 
-/* Tells the living peers that had to do with us that we stop. */
+/* Tells the living peers that had to do with us that we stop: all that was
+ * sent before, on any lane, is there when they know. */
 void tri_link_say_bye(struct tri_link *link);
 
 /* True when all peers that we had to do with have said so, or have died. */

@@ -2,24 +2,11 @@
 #ifndef TRI_LINK_INTERNAL_H
 #define TRI_LINK_INTERNAL_H
 
-/* What link.c (channels, outboxes, pieces) and pull.c (messages that the
- * receiver reads from the sender's memory) know of each other. */
+/* What the files of src/link know of each other. */
 
 #include "link/link.h"
 
 /* --- link.c ----------------------------------------------------------------- */
-
-/* Has the outbox looked at, by us or by who holds the lock. */
-void tri_peer_kick(struct tri_peer *peer);
-
-struct tri_message *tri_peer_pop_outbox_locked(struct tri_peer *peer);
-
-/* The header of a queued message, as it is written now. */
-void tri_peer_header(const struct tri_message *message,
-                     struct tri_record *record_p);
-
-/* A message begins: one that came before and is not whole was cut off. */
-void tri_peer_begin(struct tri_peer *peer);
 
 void tri_link_garbage(struct tri_link *link, const char *reason);
 
@@ -31,32 +18,79 @@ static inline void tri_count_one(_Atomic uint64_t *counter)
         memory_order_relaxed);
 }
 
+/* --- outbox.c --------------------------------------------------------------- */
+
+/* Has the outboxes looked at, by us or by who holds the lock. */
+void tri_peer_kick(struct tri_peer *peer);
+
+void tri_peer_mark_dirty(struct tri_peer *peer);
+
+/* Takes the first message out of an outbox. */
+struct tri_message *tri_peer_pop_locked(struct tri_peer *peer,
+                                        struct tri_outbox *outbox);
+
+/* The header of a queued message, as it is written now. */
+void tri_peer_header(const struct tri_message *message,
+                     struct tri_record *record_p);
+
+/* A goodbye behind what each lane has to send. */
+void tri_peer_say_bye(struct tri_peer *peer);
+
+void tri_peer_free_outboxes(struct tri_peer *peer);
+
+/* --- receive.c -------------------------------------------------------------- */
+
+/* As tri_transport_events.record and ended. */
+bool tri_peer_on_record(void *context, void *peer, enum tri_lane lane,
+                        const struct tri_record *record, const void *payload);
+void tri_peer_on_ended(void *context, void *peer);
+
+/* A message begins: one that came before on the lane and is not whole was cut
+ * off. */
+void tri_peer_begin_anew(struct tri_peer *peer, enum tri_lane lane);
+
+static inline void tri_peer_begin(struct tri_peer *peer, enum tri_lane lane)
+{
+    const struct tri_arrival *arrival = &peer->arrivals[lane];
+
+    if (tri_unlikely(arrival->partial != NULL || arrival->skip_bytes > 0))
+        tri_peer_begin_anew(peer, lane);
+}
+
+void tri_peer_free_arrivals(struct tri_peer *peer);
+
 /* --- pull.c ----------------------------------------------------------------- */
 
 /* True while the peer may read the outbox's first message. */
-static inline bool tri_pull_is_exposed(const struct tri_peer *peer)
+static inline bool tri_pull_is_exposed(const struct tri_outbox *outbox)
 {
-    return atomic_load_explicit(&peer->exposed, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&outbox->exposed, memory_order_relaxed) != 0;
 }
 
 /* True when the outbox's first message should be pulled. */
-bool tri_pull_is_wanted_locked(struct tri_peer *peer);
+bool tri_pull_is_wanted_locked(struct tri_peer *peer,
+                               const struct tri_outbox *outbox);
 
-/* Offers the outbox's first message to the peer. Errors: EFULL, ENODE. */
-int tri_pull_expose_locked(struct tri_peer *peer);
+/* Offers an outbox's first message to the peer. Errors: EFULL, ENODE. */
+int tri_pull_expose_locked(struct tri_peer *peer, enum tri_lane lane);
 
-/* Ends the exposure if the peer has answered. */
+/* Ends the exposures that the peer has answered. */
 void tri_pull_settle_locked(struct tri_peer *peer);
 
 /* Takes an exposed message back: what the peer reads of it is worthless. */
-void tri_pull_withdraw_locked(struct tri_peer *peer);
+void tri_pull_withdraw_locked(struct tri_peer *peer, struct tri_outbox *outbox);
 
 static inline bool tri_pull_has_answer(const struct tri_peer *peer)
 {
-    return atomic_load_explicit(&peer->answer, memory_order_relaxed) != 0;
+    uint64_t any = 0;
+
+    for (int lane = 0; lane < TRI_LANES; lane++)
+        any |= atomic_load_explicit(&peer->pullings[lane].answer,
+                                    memory_order_relaxed);
+    return any != 0;
 }
 
-/* Writes the answer to a PULL, if one is due. Errors: EFULL, ENODE. */
+/* Writes the answers to PULLs that are due. Errors: EFULL, ENODE. */
 int tri_pull_answer_locked(struct tri_peer *peer);
 
 /* The peer has answered. Poll lock held. */

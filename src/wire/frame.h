@@ -256,7 +256,7 @@ tri_frame_check_records(const unsigned char *data,
         if (!tri_record_check(record, left - sizeof(*record)))
             return "a malformed record";
         if (tri_lane_of(record->kind) != frame->lane &&
-            record->kind != TRI_MORE)
+            record->kind != TRI_MORE && record->kind != TRI_BYE)
             return "a record on the wrong lane";
         if (tri_frame_record_bytes(record->bytes) > left)
             return "a record whose padding is cut off";

@@ -6,7 +6,7 @@
  * What travels between nodes: records, a fixed header and up to
  * TRI_RECORD_BYTES_MAX bytes of payload. A message is one record, or a first
  * record with the message's total size and MORE records behind it on the same
- * channel, nothing between them.
+ * lane, nothing between them.
  *
  *      0       4    5     6        8        12            16
  *      | bytes |kind|flags| index  |  type  | total_bytes |
@@ -37,7 +37,8 @@ enum tri_record_kind {
     TRI_STOP = 6,    /* asks an actor to stop */
     TRI_RESOLVE = 7, /* to the node: which actor has this name? payload: name
                         without 0; type: protocol hash or 0; an ask */
-    TRI_BYE = 8,     /* the node stops: all it sent came before */
+    TRI_BYE = 8,     /* the node stops: all it sent on the lane `index` came
+                        before; one on each */
     TRI_PULL = 9,    /* a large TELL, ASK or REPLY that the receiver reads from
                         the sender's memory: its header, struct tri_pull */
     TRI_PULLED = 10, /* ask: the id of a PULL that is done; value: 0, or an
@@ -53,7 +54,7 @@ enum tri_record_kind {
 };
 
 /* What must not wait for what: control for nothing, replies for no data. Order
- * holds within a lane. */
+ * holds within a lane. A BYE travels on each. */
 enum tri_lane {
     TRI_LANE_CONTROL, /* small, and always taken in at once */
     TRI_LANE_REPLY,   /* ends of asks: bounded by the asks, always taken in */
@@ -109,6 +110,13 @@ struct tri_record {
 };
 
 _Static_assert(sizeof(struct tri_record) == 56, "the record header's layout");
+
+/* The lane of a MORE: replies go to asks, all other large messages to actors,
+ * which are never in slot 0. */
+static inline enum tri_lane tri_lane_of_more(const struct tri_record *more)
+{
+    return more->slot == 0 ? TRI_LANE_REPLY : TRI_LANE_DATA;
+}
 
 /*
  * True when the header makes sense by itself and its payload fits into

@@ -21,6 +21,7 @@ enum {
     BURSTS = 20000,
     BURSTS_MS = 3000,
     MARKS_MS = 1000,
+    ORDER_LEN = 31,
 };
 
 #define NODE 0x1111u
@@ -31,6 +32,15 @@ struct frame {
     char payload[RECORD_BYTES];
 };
 
+/* What was committed to one lane. */
+struct lane {
+    struct frame frames[FRAMES];
+    uint32_t head, shown, tail; /* shown: what poll may deliver */
+    uint32_t room;              /* frames that fit */
+    bool starved;
+    bool refused; /* the link took the first one not */
+};
+
 /* A transport, its only channel, and the wire between them. */
 struct fake {
     struct tri_transport transport;
@@ -38,11 +48,9 @@ struct fake {
     struct tri_transport_events events;
     void *peer;
     struct frame staged;
+    enum tri_lane staged_lane;
     pthread_mutex_t mutex;
-    struct frame frames[FRAMES];
-    uint32_t head, shown, tail; /* shown: what poll may deliver */
-    uint32_t room;              /* frames that fit */
-    bool starved;
+    struct lane lanes[TRI_LANES];
     int connect_rc, reserve_rc;
     uint32_t connects, disconnects, commits;
 };
@@ -53,6 +61,7 @@ struct fixture {
     struct tri_peer *peer;
     /* arrived */
     uint64_t next[SENDERS + 1];
+    char order[ORDER_LEN + 1]; /* senders, as digits */
     _Atomic uint64_t arrived;
     uint32_t wrong, large, refused, undelivered;
     int reason;
@@ -97,17 +106,18 @@ static int fake_reserve(struct tri_channel *channel, enum tri_lane lane,
                         size_t bytes, struct tri_span *span_p)
 {
     struct fake *fake = fake_of(channel);
+    struct lane *to = &fake->lanes[lane];
     int rc = fake->reserve_rc;
 
-    (void)lane;
     if (bytes > RECORD_BYTES)
         abort();
     pthread_mutex_lock(&fake->mutex);
-    if (rc == 0 && fake->tail - fake->head >= fake->room) {
-        fake->starved = true;
+    if (rc == 0 && to->tail - to->head >= to->room) {
+        to->starved = true;
         rc = TROUPE_EFULL;
     }
     pthread_mutex_unlock(&fake->mutex);
+    fake->staged_lane = lane;
     span_p->record = &fake->staged.record;
     span_p->payload = fake->staged.payload;
     return rc;
@@ -116,12 +126,13 @@ static int fake_reserve(struct tri_channel *channel, enum tri_lane lane,
 static void fake_commit(struct tri_channel *channel)
 {
     struct fake *fake = fake_of(channel);
+    struct lane *lane = &fake->lanes[fake->staged_lane];
 
     pthread_mutex_lock(&fake->mutex);
-    fake->frames[fake->tail++ % FRAMES] = fake->staged;
+    lane->frames[lane->tail++ % FRAMES] = fake->staged;
     fake->commits++;
     if (fake->transport.ops->flush == NULL)
-        fake->shown = fake->tail;
+        lane->shown = lane->tail;
     pthread_mutex_unlock(&fake->mutex);
 }
 
@@ -130,41 +141,76 @@ static int fake_flush(struct tri_channel *channel)
     struct fake *fake = fake_of(channel);
 
     pthread_mutex_lock(&fake->mutex);
-    fake->shown = fake->tail;
+    for (int i = 0; i < TRI_LANES; i++)
+        fake->lanes[i].shown = fake->lanes[i].tail;
     pthread_mutex_unlock(&fake->mutex);
     return 0;
+}
+
+/* Raises a lane's first frame. False: there is none, or it is not taken. */
+static bool deliver_one(struct fake *fake, enum tri_lane i)
+{
+    struct lane *lane = &fake->lanes[i];
+    struct frame frame;
+    bool any;
+
+    pthread_mutex_lock(&fake->mutex);
+    any = lane->head != lane->shown;
+    if (any)
+        frame = lane->frames[lane->head % FRAMES];
+    pthread_mutex_unlock(&fake->mutex);
+    if (!any)
+        return false;
+    if (!tri_record_check(&frame.record, RECORD_BYTES))
+        abort();
+    lane->refused = !fake->events.record(
+        fake->events.context,
+        fake->events.accept(fake->events.context, PEER_NODE), i,
+        &frame.record, frame.payload);
+    if (lane->refused)
+        return false;
+    pthread_mutex_lock(&fake->mutex);
+    lane->head++;
+    pthread_mutex_unlock(&fake->mutex);
+    return true;
+}
+
+static unsigned deliver_lane(struct fake *fake, enum tri_lane lane,
+                             unsigned budget)
+{
+    unsigned n = 0;
+
+    while (n < budget && deliver_one(fake, lane))
+        n++;
+    return n;
+}
+
+static bool has_room_again(struct fake *fake)
+{
+    bool any = false;
+
+    pthread_mutex_lock(&fake->mutex);
+    for (int i = 0; i < TRI_LANES; i++) {
+        struct lane *lane = &fake->lanes[i];
+
+        if (!lane->starved || lane->tail - lane->head >= lane->room)
+            continue;
+        lane->starved = false;
+        any = true;
+    }
+    pthread_mutex_unlock(&fake->mutex);
+    return any;
 }
 
 static unsigned fake_poll(struct tri_transport *transport, unsigned budget)
 {
     struct fake *fake = (struct fake *)transport;
     unsigned n = 0;
-    bool starved;
 
-    for (; n < budget; n++) {
-        struct frame frame;
-        bool any;
-
-        pthread_mutex_lock(&fake->mutex);
-        any = fake->head != fake->shown;
-        if (any)
-            frame = fake->frames[fake->head++ % FRAMES];
-        pthread_mutex_unlock(&fake->mutex);
-        if (!any)
-            break;
-        if (!tri_record_check(&frame.record, RECORD_BYTES))
-            abort();
-        fake->events.record(fake->events.context,
-                            fake->events.accept(fake->events.context,
-                                                PEER_NODE),
-                            tri_lane_of(frame.record.kind), &frame.record, frame.payload);
-    }
-    pthread_mutex_lock(&fake->mutex);
-    starved = fake->starved && fake->tail - fake->head < fake->room;
-    if (starved)
-        fake->starved = false;
-    pthread_mutex_unlock(&fake->mutex);
-    if (starved)
+    for (enum tri_lane lane = 0; lane < TRI_LANES; lane++)
+        if (!fake->lanes[lane].refused)
+            n += deliver_lane(fake, lane, budget - n);
+    if (has_room_again(fake))
         fake->events.writable(fake->events.context, fake->peer);
     return n;
 }
@@ -172,8 +218,17 @@ static unsigned fake_poll(struct tri_transport *transport, unsigned budget)
 static bool fake_pending(struct tri_transport *transport)
 {
     struct fake *fake = (struct fake *)transport;
+    bool pending = false;
 
-    return fake->head != fake->shown;
+    for (int i = 0; i < TRI_LANES; i++)
+        pending |= fake->lanes[i].head != fake->lanes[i].shown;
+    return pending;
+}
+
+static void set_room(struct fake *fake, uint32_t room)
+{
+    for (int i = 0; i < TRI_LANES; i++)
+        fake->lanes[i].room = room;
 }
 
 static const struct tri_transport_ops straight_ops = {
@@ -199,18 +254,21 @@ static const struct tri_transport_ops gathering_ops = {
     .pending = fake_pending,
 };
 
-/* --- what the link hands up: by `slot`, numbers `ask` in order ----------------- */
+/* --- what the link hands up: by `index`, numbers `ask` in order ----------------- */
 
 static void arrive(struct fixture *fixture, uint32_t sender, uint64_t number,
                    const char *payload, uint32_t bytes)
 {
     bool right = sender <= SENDERS && number == fixture->next[sender];
+    uint64_t arrived = atomic_load(&fixture->arrived);
 
     for (uint32_t i = 0; right && i < bytes; i++)
         right = payload[i] == (char)(number + i * 7);
     if (sender <= SENDERS)
         fixture->next[sender] = number + 1;
     fixture->wrong += !right;
+    if (arrived < ORDER_LEN)
+        fixture->order[arrived] = (char)('0' + sender);
     atomic_fetch_add(&fixture->arrived, 1);
 }
 
@@ -218,7 +276,7 @@ static void on_record(void *context, struct tri_peer *peer,
                       const struct tri_record *record, const void *payload)
 {
     (void)peer;
-    arrive(context, record->slot, record->ask, payload, record->bytes);
+    arrive(context, record->index, record->ask, payload, record->bytes);
 }
 
 static void on_message(void *context, struct tri_peer *peer,
@@ -228,7 +286,7 @@ static void on_message(void *context, struct tri_peer *peer,
 
     (void)peer;
     fixture->large++;
-    arrive(context, message->slot, message->ask, message->payload,
+    arrive(context, message->index, message->ask, message->payload,
            message->bytes);
     tri_message_free(message);
 }
@@ -285,7 +343,7 @@ static int setup_with(void **state, const struct tri_transport_ops *ops)
         return -1;
     fixture->fake.transport.ops = ops;
     fixture->fake.transport.record_bytes_max = RECORD_BYTES;
-    fixture->fake.room = FRAMES;
+    set_room(&fixture->fake, FRAMES);
     pthread_mutex_init(&fixture->fake.mutex, NULL);
     fixture->fake.events = tri_link_transport_events(&fixture->link);
     tri_link_add_transport(&fixture->link, &fixture->fake.transport);
@@ -315,14 +373,21 @@ static int teardown(void **state)
     return 0;
 }
 
+static struct tri_record header_as(uint8_t kind, uint32_t sender,
+                                   uint64_t number, uint32_t bytes)
+{
+    return (struct tri_record){ .kind = kind,
+                                .index = (uint16_t)sender,
+                                .total_bytes = bytes,
+                                .slot = kind == TRI_REPLY ? 0 : 1,
+                                .sender_node = NODE,
+                                .ask = number };
+}
+
 static struct tri_record header_of(uint32_t sender, uint64_t number,
                                    uint32_t bytes)
 {
-    return (struct tri_record){ .kind = TRI_TELL,
-                                .total_bytes = bytes,
-                                .slot = sender,
-                                .sender_node = NODE,
-                                .ask = number };
+    return header_as(TRI_TELL, sender, number, bytes);
 }
 
 static void fill(char *payload, uint64_t number, uint32_t bytes)
@@ -331,21 +396,27 @@ static void fill(char *payload, uint64_t number, uint32_t bytes)
         payload[i] = (char)(number + i * 7);
 }
 
-static int send(struct fixture *fixture, uint32_t sender, uint64_t number,
-                uint32_t bytes, bool forced)
+static int send_as(struct fixture *fixture, uint8_t kind, uint32_t sender,
+                   uint64_t number, uint32_t bytes, bool forced)
 {
-    struct tri_record record = header_of(sender, number, bytes);
+    struct tri_record record = header_as(kind, sender, number, bytes);
     char payload[MESSAGE_BYTES_MAX * 2];
 
     fill(payload, number, bytes);
     return tri_link_send(fixture->peer, &record, payload, forced);
 }
 
-/* The same as a message that the link owns afterwards. */
-static int send_built(struct fixture *fixture, uint32_t sender,
-                      uint64_t number, uint32_t bytes)
+static int send(struct fixture *fixture, uint32_t sender, uint64_t number,
+                uint32_t bytes, bool forced)
 {
-    struct tri_record record = header_of(sender, number, bytes);
+    return send_as(fixture, TRI_TELL, sender, number, bytes, forced);
+}
+
+/* The same as a message that the link owns afterwards. */
+static int send_built_as(struct fixture *fixture, uint8_t kind,
+                         uint32_t sender, uint64_t number, uint32_t bytes)
+{
+    struct tri_record record = header_as(kind, sender, number, bytes);
     struct tri_message *message = tri_message_of_record(&record);
     int rc;
 
@@ -356,6 +427,12 @@ static int send_built(struct fixture *fixture, uint32_t sender,
     if (rc != 0)
         tri_message_free(message);
     return rc;
+}
+
+static int send_built(struct fixture *fixture, uint32_t sender,
+                      uint64_t number, uint32_t bytes)
+{
+    return send_built_as(fixture, TRI_TELL, sender, number, bytes);
 }
 
 static bool poll_until(struct fixture *fixture, uint64_t arrived,
@@ -398,7 +475,7 @@ static void test_outbox_is_bounded(void **state)
     struct fixture *fixture = *state;
     uint64_t n = 0, forced;
 
-    fixture->fake.room = 0;
+    set_room(&fixture->fake, 0);
     while (send(fixture, 0, n, 100, false) == 0)
         assert_true(++n < 10000);
     assert_int_equal(n, OUTBOX_BYTES / (100 + sizeof(struct tri_message)));
@@ -407,10 +484,10 @@ static void test_outbox_is_bounded(void **state)
     for (forced = 0; forced < 10; forced++)
         assert_int_equal(send(fixture, 0, n + forced, 100, true), 0);
     assert_int_equal(send_built(fixture, 0, n, 100), TROUPE_EFULL);
-    fixture->fake.room = FRAMES;
+    set_room(&fixture->fake, FRAMES);
     assert_true(poll_until(fixture, n + forced, SOON_MS));
     assert_int_equal(fixture->wrong, 0);
-    assert_int_equal(fixture->peer->outbox_bytes, 0);
+    assert_int_equal(fixture->peer->outboxes[TRI_LANE_DATA].bytes, 0);
     tri_link_flush(&fixture->link); /* writable marks it as dirty */
     assert_false(tri_link_census(&fixture->link).waiting);
 }
@@ -421,13 +498,112 @@ static void test_one_may_wait(void **state)
     struct fixture *fixture = *state;
 
     fixture->link.config.outbox_bytes_max = 1000;
-    fixture->fake.room = 1;
+    set_room(&fixture->fake, 1);
     assert_int_equal(send(fixture, 0, 0, 3000, false), 0); /* half sent */
     assert_int_equal(send(fixture, 0, 1, 1, false), TROUPE_EFULL);
     assert_true(poll_until(fixture, 1, SOON_MS));
     assert_int_equal(send(fixture, 0, 1, 1, false), 0);
     assert_true(poll_until(fixture, 2, SOON_MS));
     assert_int_equal(fixture->wrong, 0);
+}
+
+/* --- lanes ------------------------------------------------------------------------ */
+
+enum { DATA = 0, REPLY = 1, CONTROL = 2 }; /* senders */
+
+static void send_reply(struct fixture *fixture, uint64_t number,
+                       uint32_t bytes)
+{
+    assert_int_equal(
+        send_as(fixture, TRI_REPLY, REPLY, number, bytes, false), 0);
+}
+
+static void send_control(struct fixture *fixture, uint64_t number)
+{
+    assert_int_equal(
+        send_as(fixture, TRI_QUIESCE, CONTROL, number, 16, false), 0);
+}
+
+/* A lane whose buffers are full, at the sender and in the channel, is no
+ * other's business. */
+static void test_full_lane(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t n = 0;
+
+    fixture->fake.lanes[TRI_LANE_DATA].room = 0;
+    while (send(fixture, DATA, n, 100, false) == 0)
+        n++;
+    for (uint64_t i = 0; i < 20; i++) {
+        send_reply(fixture, i, 8);
+        send_control(fixture, i);
+    }
+    send_reply(fixture, 20, 3000);
+    assert_true(poll_until(fixture, 41, SOON_MS));
+    fixture->fake.lanes[TRI_LANE_DATA].room = FRAMES;
+    assert_true(poll_until(fixture, 41 + n, SOON_MS));
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(fixture->link.garbage, 0);
+}
+
+/* Replies and control have no bound of their own: what makes them has. */
+static void test_only_data_is_bounded(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t n = 3 * OUTBOX_BYTES / 100;
+
+    set_room(&fixture->fake, 0);
+    for (uint64_t i = 0; i < n; i++) {
+        send_reply(fixture, i, 100);
+        send_control(fixture, i);
+    }
+    assert_int_equal(send(fixture, DATA, 0, 100, false), 0);
+    set_room(&fixture->fake, FRAMES);
+    assert_true(poll_until(fixture, 2 * n + 1, SOON_MS));
+    assert_int_equal(fixture->wrong, 0);
+}
+
+/* Record by record: also before the rest of a large message. */
+static void test_precedence(void **state)
+{
+    struct fixture *fixture = *state;
+
+    set_room(&fixture->fake, 0);
+    fixture->fake.lanes[TRI_LANE_DATA].room = 2;
+    assert_int_equal(send(fixture, DATA, 0, 1000, false), 0); /* 2 of 4 */
+    assert_int_equal(send(fixture, DATA, 1, 8, false), 0);
+    send_reply(fixture, 0, 1000);
+    send_reply(fixture, 1, 8);
+    send_control(fixture, 0);
+    send_control(fixture, 1);
+    set_room(&fixture->fake, FRAMES);
+    assert_true(poll_until(fixture, 6, SOON_MS));
+    assert_string_equal(fixture->order, "221100");
+    assert_int_equal(fixture->large, 2);
+    assert_int_equal(fixture->wrong, 0);
+    assert_int_equal(fixture->link.garbage, 0);
+}
+
+/* Who is seen to have left has nothing more to come, on no lane. */
+static void test_bye(void **state)
+{
+    struct fixture *fixture = *state;
+
+    send_control(fixture, 0);
+    assert_true(poll_until(fixture, 1, SOON_MS));
+    fixture->fake.lanes[TRI_LANE_REPLY].room = 0;
+    send_reply(fixture, 0, 8);
+    tri_link_say_bye(&fixture->link);
+    tri_link_flush(&fixture->link);
+    while (tri_link_poll(&fixture->link, 16) > 0)
+        assert_false(tri_link_all_left(&fixture->link));
+    assert_false(tri_link_all_left(&fixture->link));
+    fixture->fake.lanes[TRI_LANE_REPLY].room = 1;
+    assert_true(poll_until(fixture, 2, SOON_MS));
+    while (!tri_link_all_left(&fixture->link))
+        assert_true(tri_link_poll(&fixture->link, 16) > 0);
+    assert_int_equal(tri_link_census(&fixture->link).sent,
+                     tri_link_census(&fixture->link).received);
 }
 
 /* --- death --------------------------------------------------------------------------- */
@@ -443,7 +619,7 @@ static void test_kill(void **state)
     struct fixture *fixture = *state;
     pthread_t threads[3];
 
-    fixture->fake.room = 1;
+    set_room(&fixture->fake, 1);
     for (uint64_t i = 0; i < 5; i++)
         assert_int_equal(send(fixture, 0, i, 100, false), 0);
     for (size_t i = 0; i < tri_array_len(threads); i++)
@@ -454,7 +630,7 @@ static void test_kill(void **state)
     assert_int_equal(fixture->undelivered, 4); /* one is on the wire */
     assert_int_equal(fixture->reason, TROUPE_ENODE);
     assert_int_equal(fixture->fake.disconnects, 1);
-    assert_int_equal(fixture->peer->outbox_bytes, 0);
+    assert_int_equal(fixture->peer->outboxes[TRI_LANE_DATA].bytes, 0);
     assert_int_equal(send(fixture, 0, 5, 1, false), TROUPE_ENODE);
     assert_int_equal(send_built(fixture, 0, 5, 1), TROUPE_ENODE);
     assert_null(fixture->fake.events.accept(&fixture->link, PEER_NODE));
@@ -467,7 +643,7 @@ static void test_proof_kills(void **state)
 {
     struct fixture *fixture = *state;
 
-    fixture->fake.room = 0;
+    set_room(&fixture->fake, 0);
     assert_int_equal(send(fixture, 0, 0, 1000, false), 0);
     fixture->fake.events.lost(&fixture->link, 77, TRI_EVIDENCE_PROOF);
     assert_int_equal(fixture->died, 0);
@@ -509,7 +685,7 @@ static void test_broken_connection(void **state)
 {
     struct fixture *fixture = *state;
 
-    fixture->fake.room = 2;
+    set_room(&fixture->fake, 2);
     assert_int_equal(send(fixture, 0, 0, 1000, false), 0);
     assert_int_equal(send(fixture, 0, 1, 10, false), 0);
     assert_int_equal(fixture->fake.commits, 2);
@@ -539,7 +715,7 @@ static void raise_record(struct fixture *fixture, struct tri_record record,
 static void test_garbage(void **state)
 {
     struct fixture *fixture = *state;
-    struct tri_record more = { .kind = TRI_MORE };
+    struct tri_record more = { .kind = TRI_MORE, .slot = 1 };
 
     raise_record(fixture, more, 10); /* of what? */
     assert_int_equal(fixture->link.garbage, 1);
@@ -560,7 +736,7 @@ static void test_garbage(void **state)
 static void test_too_large(void **state)
 {
     struct fixture *fixture = *state;
-    struct tri_record more = { .kind = TRI_MORE };
+    struct tri_record more = { .kind = TRI_MORE, .slot = 1 };
 
     raise_record(fixture, header_of(0, 0, UINT32_MAX), 256);
     assert_int_equal(fixture->refused, 1);
@@ -608,6 +784,7 @@ static uint32_t random_bytes(struct tri_random *random)
 static void *send_many(void *arg)
 {
     struct sender *sender = arg;
+    uint8_t kind = sender->index == 0 ? TRI_REPLY : TRI_TELL;
     struct tri_random random;
 
     tri_random_init(&random, sender->seed);
@@ -616,10 +793,10 @@ static void *send_many(void *arg)
         bool built = tri_random_below(&random, 2) == 0;
         int rc;
 
-        while ((rc = built ? send_built(sender->fixture, sender->index, i,
-                                        bytes)
-                           : send(sender->fixture, sender->index, i, bytes,
-                                  false)) == TROUPE_EFULL)
+        while ((rc = built ? send_built_as(sender->fixture, kind,
+                                           sender->index, i, bytes)
+                           : send_as(sender->fixture, kind, sender->index, i,
+                                     bytes, false)) == TROUPE_EFULL)
             sched_yield();
         if (rc != 0)
             atomic_store(&sender->failed, 1);
@@ -744,7 +921,7 @@ static void test_marks(void **state)
         while (atomic_load(&sender.done) < n)
             fixture->fake.events.writable(&fixture->link, fixture->peer);
         /* nobody is in the link any more, and there was room */
-        if (atomic_load(&fixture->peer->outbox_bytes) > 0) {
+        if (atomic_load(&fixture->peer->outboxes[TRI_LANE_DATA].bytes) > 0) {
             left++;
             fixture->fake.events.writable(&fixture->link, fixture->peer);
         }
@@ -769,6 +946,10 @@ int main(void)
         TEST_BOTH(test_small_and_large),
         TEST_BOTH(test_outbox_is_bounded),
         TEST(test_one_may_wait),
+        TEST_BOTH(test_full_lane),
+        TEST_BOTH(test_only_data_is_bounded),
+        TEST_BOTH(test_precedence),
+        TEST_BOTH(test_bye),
         TEST(test_no_memory),
         TEST(test_kill),
         TEST(test_proof_kills),

@@ -200,6 +200,7 @@ static int send(struct side *side, uint32_t number, size_t bytes)
 {
     struct tri_record record = {
         .kind = TRI_TELL,
+        .slot = 1,
         .type = number,
         .total_bytes = (uint32_t)bytes,
     };
@@ -392,7 +393,7 @@ static void test_sender_gone(void **state)
     for (int i = 0; i < POLLS_MAX && sides[1].parts < 2; i++)
         poll_side(&sides[1]);
     assert_int_equal(sides[1].parts, 2);
-    assert_null(sides[1].peer->partial);
+    assert_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
     for (int i = 0; i < 100; i++)
         poll_side(&sides[1]);
     assert_int_equal(sides[1].arrived + sides[1].refused, 0);
@@ -449,13 +450,13 @@ static void test_pieces_end(void **state)
     open_pair(LARGE);
     sides[0].peer->no_pull = true;
     assert_int_equal(send(&sides[0], 0, LARGE), 0);
-    for (int i = 0; i < POLLS_MAX && sides[1].peer->partial == NULL; i++)
+    for (int i = 0; i < POLLS_MAX && sides[1].peer->arrivals[TRI_LANE_DATA].partial == NULL; i++)
         poll_side(&sides[1]);
-    assert_non_null(sides[1].peer->partial);
+    assert_non_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
     tri_link_fini(&sides[0].link);
-    for (int i = 0; i < POLLS_MAX && sides[1].peer->partial != NULL; i++)
+    for (int i = 0; i < POLLS_MAX && sides[1].peer->arrivals[TRI_LANE_DATA].partial != NULL; i++)
         poll_side(&sides[1]);
-    assert_null(sides[1].peer->partial);
+    assert_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
     tri_link_fini(&sides[1].link);
     for (int i = 0; i < 2; i++)
         tri_bell_fini(&sides[i].bell);
@@ -525,9 +526,9 @@ static void test_malformed(void **state)
     tri_link_transport_events(&sides[1].link)
         .record(&sides[1].link, sides[1].peer, TRI_LANE_DATA, &first_piece,
                 data);
-    assert_non_null(sides[1].peer->partial);
+    assert_non_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
     offer(good, sizeof(good), sizeof(data));
-    assert_null(sides[1].peer->partial);
+    assert_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
     poll_until(1, 1); /* an answer to nothing is nothing */
     assert_int_equal(sides[0].link.garbage, 0);
     close_pair();

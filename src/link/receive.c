@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * What arrives from a peer: records, and messages in pieces, one at a time on
+ * each lane. All with the poll lock held.
+ */
+
+#include <string.h>
+
+#include "link/link_internal.h"
+#include "message/pool.h"
+
+static void give_up(struct tri_peer *peer, int lane)
+{
+    struct tri_arrival *arrival = &peer->arrivals[lane];
+
+    if (arrival->partial != NULL)
+        tri_message_free(arrival->partial);
+    arrival->partial = NULL;
+    arrival->skip_bytes = 0;
+    peer->pullings[lane].active = false;
+}
+
+void tri_peer_begin_anew(struct tri_peer *peer, enum tri_lane lane)
+{
+    if (peer->arrivals[lane].partial != NULL)
+        tri_link_garbage(peer->link, "a message broke off");
+    give_up(peer, lane);
+}
+
+/* The first piece of a large message. */
+static void begin_pieces(struct tri_link *link, struct tri_peer *peer,
+                         enum tri_lane lane, const struct tri_record *record,
+                         const void *payload)
+{
+    struct tri_link_events *events = &link->config.events;
+    struct tri_arrival *arrival = &peer->arrivals[lane];
+
+    if (record->total_bytes <= link->config.message_bytes_max)
+        arrival->partial = tri_message_of_record(record);
+    if (arrival->partial == NULL) {
+        arrival->skip_bytes = record->total_bytes - record->bytes;
+        tri_count_one(&peer->received);
+        events->refused(events->context, peer, record,
+                        record->total_bytes > link->config.message_bytes_max
+                            ? TROUPE_ETOOBIG
+                            : TROUPE_ENOMEM);
+        return;
+    }
+    memcpy(arrival->partial->payload, payload, record->bytes);
+    arrival->partial_bytes = record->bytes;
+}
+
+static void on_more(struct tri_link *link, struct tri_peer *peer,
+                    const struct tri_record *record, const void *payload)
+{
+    struct tri_link_events *events = &link->config.events;
+    enum tri_lane lane = tri_lane_of_more(record);
+    struct tri_arrival *arrival = &peer->arrivals[lane];
+    struct tri_message *message = arrival->partial;
+
+    if (arrival->skip_bytes > 0) {
+        arrival->skip_bytes -= (uint32_t)tri_min(record->bytes,
+                                                 arrival->skip_bytes);
+        return;
+    }
+    if (message == NULL || peer->pullings[lane].active ||
+        record->bytes > message->bytes - arrival->partial_bytes) {
+        tri_link_garbage(link, "a piece of a message that did not begin");
+        return;
+    }
+    memcpy(message->payload + arrival->partial_bytes, payload, record->bytes);
+    arrival->partial_bytes += record->bytes;
+    if (arrival->partial_bytes == message->bytes) {
+        arrival->partial = NULL;
+        tri_count_one(&peer->received);
+        events->message(events->context, peer, message);
+    }
+}
+
+static void on_bye(struct tri_peer *peer, const struct tri_record *record)
+{
+    tri_count_one(&peer->received);
+    if (record->index < TRI_LANES)
+        atomic_fetch_or_explicit(&peer->left, 1u << record->index,
+                                 memory_order_relaxed);
+}
+
+bool tri_peer_on_record(void *context, void *peer_, enum tri_lane lane,
+                        const struct tri_record *record, const void *payload)
+{
+    struct tri_link *link = context;
+    struct tri_peer *peer = peer_;
+
+    if (tri_unlikely(record->kind == TRI_MORE)) {
+        on_more(link, peer, record, payload);
+        return true;
+    }
+    if (tri_unlikely(record->kind == TRI_PULLED)) {
+        tri_pull_on_pulled(peer, record);
+        return true;
+    }
+    if (tri_unlikely(record->kind == TRI_PULL)) {
+        tri_link_garbage(link, "a PULL over a transport that has none");
+        return true;
+    }
+    if (tri_unlikely(record->kind == TRI_BYE)) {
+        on_bye(peer, record);
+        return true;
+    }
+    lane = tri_lane_of(record->kind); /* whatever lane it came on */
+    tri_peer_begin(peer, lane);
+    if (tri_unlikely(record->total_bytes > record->bytes)) {
+        begin_pieces(link, peer, lane, record, payload);
+        return true;
+    }
+    tri_count_one(&peer->received);
+    link->config.events.record(link->config.events.context, peer, record,
+                               payload);
+    return true;
+}
+
+void tri_peer_on_ended(void *context, void *peer_)
+{
+    struct tri_peer *peer = peer_;
+
+    (void)context;
+    for (int lane = 0; lane < TRI_LANES; lane++)
+        give_up(peer, lane);
+}
+
+void tri_peer_free_arrivals(struct tri_peer *peer)
+{
+    for (int lane = 0; lane < TRI_LANES; lane++)
+        give_up(peer, lane);
+}
