@@ -214,11 +214,10 @@ static uint32_t deadline_of(int32_t value)
     return tri_coarse_ms() + ms_left_of(value);
 }
 
-/* A header on the stack, to refuse a record that got no memory. */
-static void refuse_record(struct tri_runtime *runtime,
-                          const struct tri_record *record, int reason)
+/* A header on the stack, for a message of which no more is known. */
+static struct tri_message header_of(const struct tri_record *record)
 {
-    struct tri_message header = {
+    return (struct tri_message){
         .bytes = record->total_bytes,
         .index = record->index,
         .kind = record->kind,
@@ -230,6 +229,12 @@ static void refuse_record(struct tri_runtime *runtime,
         .slot = record->slot,
         .generation = record->generation,
     };
+}
+
+static void refuse_record(struct tri_runtime *runtime,
+                          const struct tri_record *record, int reason)
+{
+    struct tri_message header = header_of(record);
 
     if (record->kind == TRI_TELL || record->kind == TRI_ASK)
         tri_refuse(runtime, &header, reason);
@@ -329,6 +334,14 @@ static void on_undelivered(void *context, struct tri_peer *peer,
     refuse_to(context, message, peer->node, reason);
 }
 
+static void on_lost(void *context, struct tri_peer *peer,
+                    const struct tri_record *record, int reason)
+{
+    struct tri_message header = header_of(record);
+
+    refuse_to(context, &header, peer->node, reason);
+}
+
 static void on_died(void *context, struct tri_peer *peer)
 {
     struct tri_runtime *runtime = context;
@@ -349,6 +362,7 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
         .message = on_message,
         .refused = on_refused,
         .undelivered = on_undelivered,
+        .lost = on_lost,
         .died = on_died,
     };
 }

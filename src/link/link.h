@@ -110,6 +110,12 @@ struct tri_link_events {
     void (*undelivered)(void *context, struct tri_peer *peer,
                         struct tri_message *message, int reason);
 
+    /* The peer died, and a TELL or ASK had been handed to the channel that is
+     * not known to have arrived; only its header is known. Before what was
+     * queued behind it is undelivered. */
+    void (*lost)(void *context, struct tri_peer *peer,
+                 const struct tri_record *record, int reason);
+
     /* Once a peer. Its channel is closed already. */
     void (*died)(void *context, struct tri_peer *peer);
 };

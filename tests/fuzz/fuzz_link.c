@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .outbox_bytes_max = 4096,
         .message_bytes_max = MESSAGE_BYTES_MAX,
         .events = { NULL, on_record, on_message, on_refused, on_undelivered,
-                    on_died },
+                    NULL, on_died },
     };
     struct tri_address address = { .bytes = 0 };
     struct tri_link link;

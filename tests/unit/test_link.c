@@ -64,6 +64,7 @@ struct fixture {
     char order[ORDER_LEN + 1]; /* senders, as digits */
     _Atomic uint64_t arrived;
     uint32_t wrong, large, refused, undelivered;
+    char lost[ORDER_LEN + 1]; /* kinds, 't' and 'a', and their ask's digit */
     int reason;
     _Atomic uint32_t died;
 };
@@ -225,6 +226,23 @@ static bool fake_pending(struct tri_transport *transport)
     return pending;
 }
 
+static void fake_each_unread(struct tri_channel *channel,
+                             void (*unread)(void *context,
+                                            const struct tri_record *record,
+                                            const void *payload),
+                             void *context)
+{
+    struct fake *fake = fake_of(channel);
+
+    for (int i = 0; i < TRI_LANES; i++) {
+        const struct lane *lane = &fake->lanes[i];
+
+        for (uint32_t at = lane->head; at != lane->tail; at++)
+            unread(context, &lane->frames[at % FRAMES].record,
+                   lane->frames[at % FRAMES].payload);
+    }
+}
+
 static void set_room(struct fake *fake, uint32_t room)
 {
     for (int i = 0; i < TRI_LANES; i++)
@@ -238,6 +256,7 @@ static const struct tri_transport_ops straight_ops = {
     .disconnect = fake_disconnect,
     .reserve = fake_reserve,
     .commit = fake_commit,
+    .each_unread = fake_each_unread,
     .poll = fake_poll,
     .pending = fake_pending,
 };
@@ -312,6 +331,21 @@ static void on_undelivered(void *context, struct tri_peer *peer,
     tri_message_free(message);
 }
 
+static void on_lost(void *context, struct tri_peer *peer,
+                    const struct tri_record *record, int reason)
+{
+    struct fixture *fixture = context;
+    size_t len = strlen(fixture->lost);
+
+    (void)peer;
+    assert_int_equal(reason, TROUPE_ENODE);
+    assert_int_equal(fixture->undelivered, 0); /* in order */
+    if (len + 2 > ORDER_LEN)
+        return;
+    fixture->lost[len] = record->kind == TRI_TELL ? 't' : 'a';
+    fixture->lost[len + 1] = (char)('0' + record->type);
+}
+
 static void on_died(void *context, struct tri_peer *peer)
 {
     struct fixture *fixture = context;
@@ -333,7 +367,7 @@ static int setup_with(void **state, const struct tri_transport_ops *ops)
         .outbox_bytes_max = OUTBOX_BYTES,
         .message_bytes_max = MESSAGE_BYTES_MAX,
         .events = { fixture, on_record, on_message, on_refused, on_undelivered,
-                    on_died },
+                    on_lost, on_died },
     };
 
     if (fixture == NULL)
@@ -627,7 +661,8 @@ static void test_kill(void **state)
     for (size_t i = 0; i < tri_array_len(threads); i++)
         unit_join(threads[i]);
     assert_int_equal(fixture->died, 1);
-    assert_int_equal(fixture->undelivered, 4); /* one is on the wire */
+    assert_int_equal(fixture->undelivered, 4);
+    assert_string_equal(fixture->lost, "t0"); /* it is on the wire */
     assert_int_equal(fixture->reason, TROUPE_ENODE);
     assert_int_equal(fixture->fake.disconnects, 1);
     assert_int_equal(fixture->peer->outboxes[TRI_LANE_DATA].bytes, 0);
@@ -637,6 +672,54 @@ static void test_kill(void **state)
     assert_null(fixture->fake.events.accept(&fixture->link, 77));
     fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_PROOF);
     assert_int_equal(fixture->died, 1);
+}
+
+static void send_typed(struct fixture *fixture, uint8_t kind, uint32_t type,
+                       uint32_t bytes)
+{
+    struct tri_record record = header_as(kind, 0, kind == TRI_TELL ? 0 : 7,
+                                         bytes);
+    char payload[MESSAGE_BYTES_MAX] = { 0 };
+
+    record.type = type;
+    assert_int_equal(tri_link_send(fixture->peer, &record, payload, true), 0);
+}
+
+/* What was under way is told of, one letter a message, whole or not; what was
+ * queued as ever; and what was both once. */
+static void test_kill_tells_of_unread(void **state)
+{
+    struct fixture *fixture = *state;
+
+    send_typed(fixture, TRI_TELL, 0, 10);   /* will arrive */
+    send_typed(fixture, TRI_ASK, 1, 3 * RECORD_BYTES); /* its first piece */
+    send_typed(fixture, TRI_REPLY, 2, 2 * RECORD_BYTES);
+    send_typed(fixture, TRI_TELL, 3, 10);
+    send_typed(fixture, TRI_QUIESCE, 4, 10);
+    send_typed(fixture, TRI_TELL, 5, 2 * RECORD_BYTES);
+    send_typed(fixture, TRI_ASK, 6, 0);
+    assert_int_equal(deliver_lane(&fixture->fake, TRI_LANE_DATA, 2), 2);
+    fixture->fake.lanes[TRI_LANE_DATA].room = 7;
+    send_typed(fixture, TRI_TELL, 7, 2 * RECORD_BYTES); /* half of it */
+    send_typed(fixture, TRI_TELL, 8, 10);
+    assert_int_equal(fixture->fake.lanes[TRI_LANE_DATA].tail, 9);
+    tri_link_kill(fixture->peer);
+    assert_string_equal(fixture->lost, "a1t3t5a6");
+    assert_int_equal(fixture->undelivered, 2);
+}
+
+/* All of the half that was sent has been read: it is the outbox's. */
+static void test_kill_with_half_read(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->fake.lanes[TRI_LANE_DATA].room = 2;
+    send_typed(fixture, TRI_TELL, 0, 10);
+    send_typed(fixture, TRI_TELL, 1, 3 * RECORD_BYTES);
+    assert_int_equal(deliver_lane(&fixture->fake, TRI_LANE_DATA, 2), 2);
+    tri_link_kill(fixture->peer);
+    assert_string_equal(fixture->lost, "");
+    assert_int_equal(fixture->undelivered, 1);
 }
 
 static void test_proof_kills(void **state)
@@ -952,6 +1035,8 @@ int main(void)
         TEST_BOTH(test_bye),
         TEST(test_no_memory),
         TEST(test_kill),
+        TEST(test_kill_tells_of_unread),
+        TEST(test_kill_with_half_read),
         TEST(test_proof_kills),
         TEST(test_connect_fails),
         TEST(test_connect_finds_it_gone),

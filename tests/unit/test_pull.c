@@ -107,6 +107,12 @@ static void on_undelivered(void *context, struct tri_peer *peer,
     tri_message_free(message);
 }
 
+static void on_lost(void *context, struct tri_peer *peer,
+                    const struct tri_record *record, int reason)
+{
+    (void)context, (void)peer, (void)record, (void)reason;
+}
+
 static void on_died(void *context, struct tri_peer *peer)
 {
     (void)peer;
@@ -140,7 +146,7 @@ static void open_side(struct side *side, uint64_t node, size_t bytes_max)
         .outbox_bytes_max = OUTBOX,
         .message_bytes_max = bytes_max,
         .events = { side, on_record, on_message, on_refused, on_undelivered,
-                    on_died },
+                    on_lost, on_died },
     };
     struct tri_transport_config transport = {
         .node = node,
