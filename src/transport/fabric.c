@@ -15,9 +15,10 @@
  *    lives of a node on one port, so ids travel in every frame;
  *  - posted sends cannot be cancelled: their frames are ours again with the
  *    completion or with fi_close of the endpoint;
- *  - `shm` knows 256 peers, tells of success in sending to the dead, and
- *    `udp;ofi_rxd` 1.17 writes beyond its buffers when a stranger sends it a
- *    message that does not fit into a posted one: for trusted networks only.
+ *  - `shm` knows 256 peers and tells of success in sending to the dead;
+ *  - `udp;ofi_rxd` 1.17 crashes within fi_cq_read when a peer's port is taken
+ *    over by another life of it, and when a stranger's message does not fit
+ *    into a buffer: for jobs without restarts on trusted networks.
  * See fabric_internal.h for the parts and the locks.
  */
 #include "transport/fabric_internal.h"
@@ -160,6 +161,7 @@ static size_t fabric_memory_bytes(struct tri_carrier *carrier)
 
     pthread_mutex_lock(&fabric->domain_lock);
     bytes += (size_t)fabric->rx.made_len * FABRIC_RX_BUFFER_BYTES;
+    bytes += fabric->known_size * sizeof(*fabric->known);
     tri_lock_acquire(&fabric->queue_lock);
     bytes += fabric->lines_len * sizeof(struct fabric_line);
     tri_lock_release(&fabric->queue_lock);
@@ -338,6 +340,7 @@ static void fabric_close(struct tri_carrier *carrier)
     if (fabric->info)
         fi_freeinfo(fabric->info);
     pthread_mutex_destroy(&fabric->domain_lock);
+    free(fabric->known);
     free(fabric);
 }
 
@@ -420,12 +423,13 @@ static void fabric_address(struct tri_carrier *carrier,
 static bool name_check(const struct fabric *fabric, const unsigned char *name,
                        size_t bytes)
 {
+    const unsigned char *own = fabric->address.data + ADDRESS_HEADER_BYTES;
     sa_family_t family;
 
     switch (fabric->info->addr_format) {
     case FI_ADDR_STR: /* of any length, ended by a NUL of its own */
         return bytes > 1 && memchr(name, '\0', bytes) == name + bytes - 1 &&
-               strstr((const char *)name, "://") != NULL;
+               memcmp(name, own, strcspn((const char *)own, ":")) == 0;
     case FI_SOCKADDR_IN:
         memcpy(&family, name, sizeof(family));
         return family == AF_INET && bytes == sizeof(struct sockaddr_in);
@@ -459,6 +463,45 @@ static bool address_check(const struct fabric *fabric, uint64_t node,
     return name_check(fabric, name_p, le16toh(length));
 }
 
+/*
+ * Puts an address into the vector, or finds it there: as none is ever removed,
+ * connecting to a node again and again must not make it grow.
+ */
+static int known_add_locked(struct fabric *fabric, const unsigned char *name,
+                            size_t bytes, fi_addr_t *address_p)
+{
+    struct fabric_known *known;
+    int rc;
+
+    for (size_t i = 0; i < fabric->known_len; i++) {
+        known = &fabric->known[i];
+        if (known->name.bytes == bytes &&
+            memcmp(known->name.data, name, bytes) == 0) {
+            *address_p = known->address;
+            return 0;
+        }
+    }
+    if (fabric->known_len == fabric->known_size) {
+        size_t size = tri_max(16, 2 * fabric->known_size);
+
+        known = realloc(fabric->known, size * sizeof(*known));
+        if (!known)
+            return TROUPE_ENOMEM;
+        fabric->known = known;
+        fabric->known_size = size;
+    }
+    known = &fabric->known[fabric->known_len];
+    known->address = FI_ADDR_NOTAVAIL;
+    known->name.bytes = (uint16_t)bytes;
+    memcpy(known->name.data, name, bytes);
+    rc = fi_av_insert(fabric->av, name, 1, &known->address, 0, NULL);
+    if (rc != 1 || known->address == FI_ADDR_NOTAVAIL)
+        return failed("inserting an address", rc < 0 ? rc : -FI_EINVAL);
+    *address_p = known->address;
+    fabric->known_len++;
+    return 0;
+}
+
 static int fabric_connect(struct tri_carrier *carrier, uint64_t node,
                           const struct tri_address *address, void *peer,
                           struct tri_line **line_p)
@@ -476,11 +519,11 @@ static int fabric_connect(struct tri_carrier *carrier, uint64_t node,
         return TROUPE_ETRANSPORT;
     }
     pthread_mutex_lock(&fabric->domain_lock);
-    rc = fi_av_insert(fabric->av, name, 1, &fi_address, 0, NULL);
+    rc = known_add_locked(fabric, name, address->bytes - ADDRESS_HEADER_BYTES,
+                          &fi_address);
     pthread_mutex_unlock(&fabric->domain_lock);
-    if (rc != 1 || fi_address == FI_ADDR_NOTAVAIL)
-        return failed("inserting an address", rc < 0 ? rc : -FI_EINVAL);
-    rc = tri_fabric_line_create(fabric, node, fi_address, peer, &line);
+    if (rc == 0)
+        rc = tri_fabric_line_create(fabric, node, fi_address, peer, &line);
     if (rc == 0)
         *line_p = &line->base;
     return rc;

@@ -100,6 +100,12 @@ struct fabric_line {
 
 TAILQ_HEAD(fabric_lines, fabric_line);
 
+/* An address that the address vector has. */
+struct fabric_known {
+    fi_addr_t address;
+    struct tri_address name; /* without the node's id */
+};
+
 enum fabric_rx_state {
     FABRIC_RX_FREE,
     FABRIC_RX_POSTED,
@@ -156,6 +162,8 @@ struct fabric {
 
     pthread_mutex_t domain_lock;
     uint64_t next_key;
+    struct fabric_known *known;
+    size_t known_len, known_size;
     LIST_HEAD(, fabric_registration) registrations;
 
     /* Poll's alone. */

@@ -284,6 +284,17 @@ static void reach(struct node *a, struct node *b, unsigned received)
     }
 }
 
+/* Sends until the network takes no more: b is not polled. */
+static void stuff(struct node *a, uint64_t deadline)
+{
+    unsigned idle = 0;
+
+    while (idle < 1000 && a->next_send < 20000) {
+        idle = !a->blocked && node_send(a, 16384) ? 0 : idle + 1;
+        poll_all(a, NULL, deadline);
+    }
+}
+
 /* --- tests ---------------------------------------------------------------- */
 
 /* Both ends send at once and before any connection is there. */
@@ -313,7 +324,6 @@ static void test_order_and_crossing(void **state)
 static void test_full_then_writable(void **state)
 {
     uint64_t deadline = tri_deadline_ns(DEADLINE_MS);
-    unsigned idle = 0;
     uint64_t n;
     struct node a, b;
 
@@ -322,10 +332,7 @@ static void test_full_then_writable(void **state)
     node_open(&b, 2);
     node_connect(&a, &b);
     reach(&a, &b, 1);
-    while (idle < 1000 && a.next_send < 20000) {
-        idle = !a.blocked && node_send(&a, 16384) ? 0 : idle + 1;
-        poll_all(&a, NULL, deadline);
-    }
+    stuff(&a, deadline);
     n = a.next_send + 100;
     while (b.next_receive < n || a.in_flight > 0 || a.blocked) {
         send_up_to(&a, n);
@@ -447,8 +454,7 @@ static void test_restart_on_same_port(void **state)
             node_connect(&a, &b);
         b.gaps = true;
         reach(&a, &b, 10);
-        while (!a.blocked && node_send(&a, 16384))
-            ;
+        stuff(&a, deadline);
         node_close(&b);
         for (unsigned i = 0; i < 100; i++)
             poll_all(&a, NULL, deadline);
@@ -463,7 +469,7 @@ static void test_restart_on_same_port(void **state)
            a.sent_failed, a.broke);
     assert_int_equal(a.sent_ok + a.sent_failed, a.next_send);
     assert_true(a.sent_failed == 0 || a.broke > 0);
-    assert_in_range(a.broke, 0, 8);
+    assert_true(a.broke <= 4 + a.sent_failed / 8); /* once for many */
     node_close(&a);
     node_close(&b);
 }
@@ -687,11 +693,8 @@ static int run_provider(const char *name)
         cmocka_unit_test(test_sleeping),
         cmocka_unit_test(test_send_beside_poll),
     };
-    const char *only = getenv("TROUPE_TEST_PROVIDER");
 
     provider = name;
-    if (only && strcmp(only, name) != 0)
-        return 0;
     if (strcmp(name, "tcp;ofi_rxm") != 0 && !is_usable()) {
         printf("%s: not here, skipped\n", name);
         return 0;
@@ -701,6 +704,10 @@ static int run_provider(const char *name)
 
 int main(void)
 {
+    const char *only = getenv("TROUPE_TEST_PROVIDER");
+
+    if (only)
+        return run_provider(only);
     return run_provider("tcp;ofi_rxm") + run_provider("net") +
            run_provider("sockets");
 }
