@@ -216,7 +216,12 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
     /* Was checked with the other options. */
     (void)tri_options_ports(runtime->options.port_range, &config.port_first,
                             &config.port_last);
-    rc = ops->open(&config, transport_p);
+    /* Now, and not when the first peer is waiting for an answer. */
+    rc = ops == &tri_transport_ring || config.seal == TRI_SEAL_NONE
+             ? 0
+             : tri_seal_prepare();
+    if (rc == 0)
+        rc = ops->open(&config, transport_p);
     if (rc == 0)
         tri_link_add_transport(&runtime->link, *transport_p);
     return rc;

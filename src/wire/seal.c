@@ -31,8 +31,10 @@ static EVP_KDF *hkdf;
 
 static void fetch(void)
 {
+    ERR_set_mark();
     cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+    ERR_pop_to_mark();
 }
 
 /* The queue of errors is the program's too: callers restore it. */
@@ -44,6 +46,15 @@ static int refused(const char *what)
     if (code != 0)
         ERR_error_string_n(code, text, sizeof(text));
     tri_error("the crypto library refused %s: %s", what, text);
+    return TROUPE_ESYSTEM;
+}
+
+int tri_seal_prepare(void)
+{
+    pthread_once(&fetched, fetch);
+    if (cipher != NULL && hkdf != NULL)
+        return 0;
+    tri_error("the crypto library has no AES-256-GCM or no HKDF");
     return TROUPE_ESYSTEM;
 }
 
@@ -70,12 +81,13 @@ int tri_seal_derive(const unsigned char key[TRI_KEY_BYTES],
     EVP_KDF_CTX *context;
     int ok;
 
-    pthread_once(&fetched, fetch);
+    if (tri_seal_prepare() != 0)
+        return TROUPE_ESYSTEM;
     memcpy(info, LABEL, LABEL_BYTES);
     info[LABEL_BYTES] = (unsigned char)mode;
     memcpy(info + LABEL_BYTES + 1, nodes, sizeof(nodes));
     ERR_set_mark();
-    context = hkdf != NULL ? EVP_KDF_CTX_new(hkdf) : NULL;
+    context = EVP_KDF_CTX_new(hkdf);
     ok = context != NULL &&
          EVP_KDF_derive(context, key_p, TRI_KEY_BYTES, params) > 0;
     if (!ok)
@@ -98,7 +110,7 @@ static int create_context(const unsigned char key[TRI_KEY_BYTES],
         return rc;
     ERR_set_mark();
     *context_p = EVP_CIPHER_CTX_new();
-    if (*context_p == NULL || cipher == NULL ||
+    if (*context_p == NULL ||
         !EVP_CipherInit_ex2(*context_p, cipher, own, NULL, seals, NULL))
         rc = refused("AES-256-GCM");
     ERR_pop_to_mark();

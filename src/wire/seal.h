@@ -50,6 +50,13 @@ enum tri_seal_mode {
 struct tri_seal;
 
 /*
+ * Readies the crypto library: some milliseconds at the first call, which the
+ * first seal would take otherwise. Any thread. Errors: ESYSTEM (it does not
+ * have what is needed; logged).
+ */
+int tri_seal_prepare(void);
+
+/*
  * For frames between this node, `source`, and another, `destination`. The key
  * is not needed any more afterwards; mode NONE needs none, and its seal does
  * nothing. Errors: ENOMEM, ESYSTEM (the crypto library refused; logged).
