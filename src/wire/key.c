@@ -14,7 +14,7 @@
 /* A key's digits and as much white space as an editor might leave. */
 #define FILE_BYTES_MAX 256
 
-/* --- memory -------------------------------------------------------------------- */
+/* --- memory --------------------------------------------------------------- */
 
 static size_t page_bytes(void)
 {
@@ -46,7 +46,7 @@ void tri_key_forget(unsigned char key[TRI_KEY_BYTES])
     explicit_bzero(key, TRI_KEY_BYTES);
 }
 
-/* --- making one ---------------------------------------------------------------- */
+/* --- making one ----------------------------------------------------------- */
 
 int tri_key_random(unsigned char key_p[TRI_KEY_BYTES])
 {
@@ -62,7 +62,7 @@ int tri_key_random(unsigned char key_p[TRI_KEY_BYTES])
     return TROUPE_ESYSTEM;
 }
 
-/* --- reading one --------------------------------------------------------------- */
+/* --- reading one ---------------------------------------------------------- */
 
 /* As isspace in the C locale, whatever the program's is. */
 static bool is_space(char c)

@@ -21,7 +21,7 @@ struct tri_seal {
     EVP_CIPHER_CTX *in;
 };
 
-/* --- the crypto library ----------------------------------------------------------- */
+/* --- the crypto library --------------------------------------------------- */
 
 /* Fetching looks through the library's providers, so it is done once. Kept
  * until the process ends: who comes second must find them, too. */
@@ -58,7 +58,7 @@ int tri_seal_prepare(void)
     return TROUPE_ESYSTEM;
 }
 
-/* --- keys -------------------------------------------------------------------------- */
+/* --- keys ----------------------------------------------------------------- */
 
 #define LABEL "troupe frame 1"
 #define LABEL_BYTES (sizeof(LABEL) - 1)
@@ -153,7 +153,7 @@ void tri_seal_destroy(struct tri_seal **seal_p)
     *seal_p = NULL;
 }
 
-/* --- frames ------------------------------------------------------------------------ */
+/* --- frames --------------------------------------------------------------- */
 
 /* How a frame is handed to the AEAD. */
 struct parts {
@@ -169,8 +169,7 @@ static struct parts parts_of(const struct tri_seal *seal, uint64_t number,
 
     assert(header_bytes + body_bytes <= INT_MAX);
     number = htole64(number);
-    memcpy(parts.nonce + NONCE_BYTES - sizeof(number), &number,
-           sizeof(number));
+    memcpy(parts.nonce + NONCE_BYTES - sizeof(number), &number, sizeof(number));
     if (seal->mode == TRI_SEAL_ENCRYPT)
         parts.body_bytes = (int)body_bytes;
     else
@@ -194,8 +193,8 @@ int tri_seal_close(struct tri_seal *seal, uint64_t number, unsigned char *data,
          (parts.body_bytes == 0 ||
           EVP_EncryptUpdate(context, body, &n, body, parts.body_bytes)) &&
          EVP_EncryptFinal_ex(context, tag, &n) &&
-         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG,
-                             TRI_SEAL_TAG_BYTES, tag);
+         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TRI_SEAL_TAG_BYTES,
+                             tag);
     return ok ? 0 : refused("to seal a frame");
 }
 

@@ -43,7 +43,7 @@ static void nonce_of(uint64_t number, unsigned char nonce[12])
     memcpy(nonce + 4, &number, 8);
 }
 
-/* --- OpenSSL ------------------------------------------------------------- */
+/* --- OpenSSL -------------------------------------------------------------- */
 
 static void evp_seal(struct way *way, uint64_t number, unsigned char *data,
                      size_t bytes)
@@ -96,7 +96,7 @@ static void evp_prepare(struct way *way)
     EVP_CIPHER_free(cipher);
 }
 
-/* --- libsodium ----------------------------------------------------------- */
+/* --- libsodium ------------------------------------------------------------ */
 
 static void chacha_seal(struct way *way, uint64_t number, unsigned char *data,
                         size_t bytes)
@@ -159,8 +159,7 @@ static void poly_seal(struct way *way, uint64_t number, unsigned char *data,
     (void)way;
     nonce_of(number, nonce);
     crypto_stream_chacha20_ietf(once, sizeof(once), nonce, key);
-    crypto_onetimeauth(data + bytes - TAG_BYTES, data, bytes - TAG_BYTES,
-                       once);
+    crypto_onetimeauth(data + bytes - TAG_BYTES, data, bytes - TAG_BYTES, once);
 }
 
 static bool poly_open(struct way *way, uint64_t number, unsigned char *data,
@@ -175,11 +174,11 @@ static bool poly_open(struct way *way, uint64_t number, unsigned char *data,
                                      bytes - TAG_BYTES, once) == 0;
 }
 
-/* --- measuring ------------------------------------------------------------- */
+/* --- measuring ------------------------------------------------------------ */
 
 static struct way ways[] = {
-    { "auth, OpenSSL, ChaCha20-Poly1305", false, "ChaCha20-Poly1305",
-      evp_seal, evp_open, NULL, NULL },
+    { "auth, OpenSSL, ChaCha20-Poly1305", false, "ChaCha20-Poly1305", evp_seal,
+      evp_open, NULL, NULL },
     { "auth, OpenSSL, AES-256-GCM (GMAC)", false, "AES-256-GCM", evp_seal,
       evp_open, NULL, NULL },
     { "auth, OpenSSL, AES-128-GCM (GMAC)", false, "AES-128-GCM", evp_seal,
@@ -192,10 +191,10 @@ static struct way ways[] = {
       NULL, NULL },
     { "encrypt, OpenSSL, ChaCha20-Poly1305", true, "ChaCha20-Poly1305",
       evp_seal, evp_open, NULL, NULL },
-    { "encrypt, OpenSSL, AES-256-GCM", true, "AES-256-GCM", evp_seal,
-      evp_open, NULL, NULL },
-    { "encrypt, OpenSSL, AES-128-GCM", true, "AES-128-GCM", evp_seal,
-      evp_open, NULL, NULL },
+    { "encrypt, OpenSSL, AES-256-GCM", true, "AES-256-GCM", evp_seal, evp_open,
+      NULL, NULL },
+    { "encrypt, OpenSSL, AES-128-GCM", true, "AES-128-GCM", evp_seal, evp_open,
+      NULL, NULL },
     { "encrypt, libsodium, ChaCha20-Poly1305", true, NULL, chacha_seal,
       chacha_open, NULL, NULL },
     { "encrypt, libsodium, AES-256-GCM", true, NULL, aes_seal, aes_open, NULL,
@@ -257,8 +256,9 @@ int main(void)
             for (int s = 0; s < 4; s++)
                 for (int o = 0; o < 2; o++)
                     ns[w][s][o][r] = round_ns(&ways[w], o, sizes[s]);
-    printf("| | 144 B | 1 KiB | 8 KiB | 16 KiB |\n| --- | --- | --- | --- | --- "
-           "|\n");
+    printf(
+        "| | 144 B | 1 KiB | 8 KiB | 16 KiB |\n| --- | --- | --- | --- | --- "
+        "|\n");
     for (int w = 0; w < WAYS; w++) {
         printf("| %s |", ways[w].name);
         for (int s = 0; s < 4; s++) {

@@ -10,7 +10,7 @@
 
 #include "test.h"
 
-#define echo_messages(TELL, ASK)                                              \
+#define echo_messages(TELL, ASK)                                               \
     ASK(echo, back, (uint64_t value;), (uint64_t value;))
 TROUPE_PROTOCOL(echo)
 

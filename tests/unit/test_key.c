@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "wire/key.h"
 
-#define DIGITS                                                                \
+#define DIGITS                                                                 \
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
 static char folder[] = "/tmp/troupe-test-key-XXXXXX";

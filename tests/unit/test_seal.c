@@ -62,9 +62,8 @@ static void seal_random(struct pair *pair, struct tri_random *random,
     for (size_t i = 0; i < header + body; i++)
         pair->before[i] = (unsigned char)tri_random_next(random);
     memcpy(pair->data, pair->before, header + body);
-    assert_int_equal(tri_seal_close(pair->here, number, pair->data, header,
-                                    body),
-                     0);
+    assert_int_equal(
+        tri_seal_close(pair->here, number, pair->data, header, body), 0);
 }
 
 static bool opens(const struct pair *pair, struct tri_seal *seal,
@@ -83,7 +82,7 @@ static bool opens(const struct pair *pair, struct tri_seal *seal,
     return true;
 }
 
-/* --- derivation -------------------------------------------------------------- */
+/* --- derivation ----------------------------------------------------------- */
 
 /* Computed apart from this code: HMAC-SHA256 by RFC 5869, in Python. */
 static void test_derivation(void **state)
@@ -110,8 +109,8 @@ static void test_derivation(void **state)
         assert_int_equal(tri_seal_derive(key, cases[i].mode, cases[i].source,
                                          cases[i].destination, derived),
                          0);
-        assert_true(tri_key_parse(cases[i].text, strlen(cases[i].text),
-                                  expected));
+        assert_true(
+            tri_key_parse(cases[i].text, strlen(cases[i].text), expected));
         assert_memory_equal(derived, expected, TRI_KEY_BYTES);
     }
 }
@@ -148,12 +147,12 @@ static void test_known_frames(void **state)
     }
 }
 
-/* --- what opens ---------------------------------------------------------------- */
+/* --- what opens ----------------------------------------------------------- */
 
 static void test_round_trips(void **state)
 {
-    static const size_t bodies[] = { 0, 1, 15, 16, 17, 24, 128, 1024, 4095,
-                                     8192, BODY_MAX };
+    static const size_t bodies[] = { 0,   1,    15,   16,   17,      24,
+                                     128, 1024, 4095, 8192, BODY_MAX };
     struct tri_random random;
     static struct pair pair;
 
@@ -199,8 +198,7 @@ static void test_numbers(void **state)
             struct tri_seal *to = back ? pair.here : pair.there;
 
             memset(data, (int)i, sizeof(data));
-            assert_int_equal(tri_seal_close(from, numbers[i], data, 16, 32),
-                             0);
+            assert_int_equal(tri_seal_close(from, numbers[i], data, 16, 32), 0);
             assert_true(tri_seal_open(to, numbers[i], data, 16, 32));
             assert_int_equal(data[47], i);
         }
@@ -221,8 +219,7 @@ static void test_tags_differ(void **state)
     for (int i = 0; i < 4; i++) {
         unsigned char data[16 + TRI_SEAL_TAG_BYTES] = { 0 };
 
-        assert_int_equal(tri_seal_close(pair.here, numbers[i], data, 16, 0),
-                         0);
+        assert_int_equal(tri_seal_close(pair.here, numbers[i], data, 16, 0), 0);
         memcpy(tags[i], data + 16, TRI_SEAL_TAG_BYTES);
     }
     assert_memory_equal(tags[0], tags[3], TRI_SEAL_TAG_BYTES);
@@ -247,7 +244,7 @@ static void test_none(void **state)
     tri_seal_destroy(&seal);
 }
 
-/* --- what does not --------------------------------------------------------------- */
+/* --- what does not -------------------------------------------------------- */
 
 /* Each bit of header, body and tag; and the seal works on as before. */
 static void test_flipped_bits(void **state)
@@ -261,8 +258,8 @@ static void test_flipped_bits(void **state)
     for (int mode = TRI_SEAL_AUTH; mode <= TRI_SEAL_ENCRYPT; mode++) {
         pair_init(&pair, (enum tri_seal_mode)mode);
         seal_random(&pair, &random, NUMBER, HEADER, BODY);
-        for (unsigned bit = 0;
-             bit < 8 * (HEADER + BODY + TRI_SEAL_TAG_BYTES); bit++) {
+        for (unsigned bit = 0; bit < 8 * (HEADER + BODY + TRI_SEAL_TAG_BYTES);
+             bit++) {
             unsigned char mask = (unsigned char)(1u << bit % 8);
 
             pair.data[bit / 8] ^= mask;
@@ -294,11 +291,11 @@ static void test_random_changes(void **state)
 
             seal_random(&pair, &random, number, TRI_FRAME_HEADER_BYTES, body);
             pair.data[at] ^= change;
-            assert_false(opens(&pair, pair.there, number,
-                               TRI_FRAME_HEADER_BYTES, body));
+            assert_false(
+                opens(&pair, pair.there, number, TRI_FRAME_HEADER_BYTES, body));
             pair.data[at] ^= change;
-            assert_true(opens(&pair, pair.there, number,
-                              TRI_FRAME_HEADER_BYTES, body));
+            assert_true(
+                opens(&pair, pair.there, number, TRI_FRAME_HEADER_BYTES, body));
         }
         pair_fini(&pair);
     }
@@ -328,8 +325,7 @@ static void test_other_sizes(void **state)
     }
 }
 
-static void assert_foreign(const struct pair *pair,
-                           const unsigned char *of_key,
+static void assert_foreign(const struct pair *pair, const unsigned char *of_key,
                            enum tri_seal_mode mode, uint64_t source,
                            uint64_t destination)
 {
