@@ -12,11 +12,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "link/session.h"
 #include "message/pool.h"
 #include "mpi/requests.h"
 #include "node/node.h"
 #include "node/options.h"
 #include "os/signals.h"
+#include "transport/carrier.h"
 
 /* Binaries that disagree on this do not understand each other's records. */
 #define INTERFACE_VERSION 2u
@@ -207,6 +209,7 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
         .provider = runtime->options.provider,
         .interface = runtime->options.interface,
         .cma = cma_of(runtime->options.cma),
+        .carrier = &tri_carrier_fabric,
         .seal = troupe->security,
         .key = troupe->key,
         .events = tri_link_transport_events(&runtime->link),
@@ -247,7 +250,7 @@ static int open_transports(troupe_t *troupe, struct tri_transport **ring_p,
     if (want_ring && troupe->host_ranks > 1)
         rc = open_transport(troupe, &tri_transport_ring, ring_p);
     if (rc == 0 && (!want_ring || !all_here))
-        rc = open_transport(troupe, &tri_transport_fabric, fabric_p);
+        rc = open_transport(troupe, &tri_transport_session, fabric_p);
     return rc;
 }
 

@@ -64,9 +64,7 @@ _Static_assert(TRI_FRAME_HEADER_BYTES % TRI_FRAME_ALIGN == 0 &&
 enum tri_frame_kind {
     TRI_FRAME_DATA = 1,
     TRI_FRAME_ACK = 2,    /* a header alone */
-    TRI_FRAME_REFUSE = 3, /* the sender speaks none but the versions from
-                             `probe` to `echo`; a header alone */
-    TRI_FRAME_KIND_LAST = TRI_FRAME_REFUSE,
+    TRI_FRAME_KIND_LAST = TRI_FRAME_ACK,
 };
 
 enum {

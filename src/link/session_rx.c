@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Receiving. A frame is checked in the order of what it costs: form, job,
+ * destination, a known source, the tag, then its records. Nothing but a
+ * counter changes before the tag was found good.
+ *
+ * Delivery of data stops when the link does not take a record; the rest waits
+ * here, in order, until tri_session_resume. Its bytes are not consumed, so the
+ * peer's credit, which is at most the window, bounds what waits.
+ */
+#include "link/session_internal.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+/* --- frames that wait ------------------------------------------------------- */
+
+/* A copy of a frame, its records from `at` on. NULL: no memory. */
+static struct session_held *held_make(const unsigned char *data,
+                                      const struct tri_frame *frame,
+                                      uint32_t at, uint16_t records)
+{
+    struct session_held *held = malloc(sizeof(*held) + frame->bytes);
+
+    if (!held)
+        return NULL;
+    held->held.number = frame->number;
+    held->held.bytes = frame->bytes;
+    held->records = records;
+    held->at = at;
+    memcpy(held->data, data, frame->bytes);
+    return held;
+}
+
+static struct session_held *held_of(struct tri_held *held)
+{
+    return held ? tri_container_of(held, struct session_held, held) : NULL;
+}
+
+void tri_session_drop_held(struct session_remote *remote)
+{
+    struct session_held *held;
+
+    while ((held = STAILQ_FIRST(&remote->blocked)) != NULL) {
+        STAILQ_REMOVE_HEAD(&remote->blocked, next);
+        free(held);
+    }
+    while ((held = held_of(tri_session_take_held(&remote->core))) != NULL)
+        free(held);
+}
+
+/* --- delivery ----------------------------------------------------------------- */
+
+static void touch(struct session_remote *remote)
+{
+    struct session_transport *transport = remote->transport;
+
+    if (remote->is_touched)
+        return;
+    remote->is_touched = true;
+    SLIST_INSERT_HEAD(&transport->touched, remote, touched);
+}
+
+static void consumed(struct session_remote *remote, enum tri_lane lane,
+                     uint32_t bytes)
+{
+    pthread_mutex_lock(&remote->lock);
+    if (!remote->is_ended)
+        tri_session_consumed(&remote->core, lane, bytes, tri_now_ns());
+    pthread_mutex_unlock(&remote->lock);
+}
+
+/* Raises records; moves at and records on. False: one was not taken. */
+static bool deliver_records(struct session_remote *remote, enum tri_lane lane,
+                            const unsigned char *data, uint32_t *at,
+                            uint16_t *records)
+{
+    struct session_transport *transport = remote->transport;
+    const struct tri_transport_events *events = &transport->config.events;
+
+    while (*records > 0) {
+        const struct tri_record *record = (const void *)(data + *at);
+
+        if (!events->record(events->context, remote->peer, lane, record,
+                            record + 1))
+            return false;
+        transport->delivered++;
+        *at += (uint32_t)tri_frame_record_bytes(record->bytes);
+        --*records;
+    }
+    return true;
+}
+
+/* A frame whose turn it is, in the carrier's memory. */
+static void deliver_frame(struct session_remote *remote,
+                          const unsigned char *data,
+                          const struct tri_frame *frame)
+{
+    uint32_t at = TRI_FRAME_HEADER_BYTES;
+    uint16_t records = frame->records;
+    struct session_held *held;
+
+    if (!remote->is_blocked || frame->lane != TRI_LANE_DATA) {
+        if (deliver_records(remote, frame->lane, data, &at, &records)) {
+            consumed(remote, frame->lane, frame->bytes);
+            return;
+        }
+        assert(frame->lane == TRI_LANE_DATA);
+        remote->is_blocked = true;
+    }
+    held = held_make(data, frame, at, records);
+    if (held)
+        STAILQ_INSERT_TAIL(&remote->blocked, held, next);
+    else /* its sender takes it for delivered: at least it is counted */
+        remote->transport->config.events.garbage(
+            remote->transport->config.events.context,
+            "no memory for a frame that waits");
+}
+
+/* Delivers what waits, until the link takes no more. */
+static void deliver_blocked(struct session_remote *remote)
+{
+    struct session_held *held;
+
+    while ((held = STAILQ_FIRST(&remote->blocked)) != NULL) {
+        if (!deliver_records(remote, TRI_LANE_DATA, held->data, &held->at,
+                             &held->records))
+            return;
+        STAILQ_REMOVE_HEAD(&remote->blocked, next);
+        consumed(remote, TRI_LANE_DATA, held->held.bytes);
+        free(held);
+    }
+    remote->is_blocked = false;
+}
+
+/* A frame that had come before its turn. */
+static void deliver_held(struct session_remote *remote, enum tri_lane lane,
+                         struct session_held *held)
+{
+    if (lane == TRI_LANE_DATA) {
+        STAILQ_INSERT_TAIL(&remote->blocked, held, next);
+        if (!remote->is_blocked)
+            deliver_blocked(remote);
+        remote->is_blocked = !STAILQ_EMPTY(&remote->blocked);
+        return;
+    }
+    deliver_records(remote, lane, held->data, &held->at, &held->records);
+    consumed(remote, lane, held->held.bytes);
+    free(held);
+}
+
+void tri_session_resume(struct tri_transport *base, void *peer)
+{
+    struct session_transport *transport = tri_session_transport_of(base);
+    struct session_remote *remote = NULL;
+
+    assert(!transport->in_poll);
+    pthread_mutex_lock(&transport->table_lock);
+    for (uint32_t i = 0; i <= transport->buckets_mask && !remote; i++)
+        SLIST_FOREACH(remote, &transport->buckets[i], bucket)
+            if (remote->peer == peer)
+                break;
+    pthread_mutex_unlock(&transport->table_lock);
+    if (!remote || !remote->is_blocked)
+        return;
+    deliver_blocked(remote);
+    touch(remote);
+    tri_session_finish_touched(transport);
+}
+
+/* --- frames that arrive --------------------------------------------------------- */
+
+static void garbage(struct session_transport *transport, const char *reason)
+{
+    const struct tri_transport_events *events = &transport->config.events;
+
+    events->garbage(events->context, reason);
+}
+
+/* The remote of a known node, made if need be; or NULL. */
+static struct session_remote *remote_of(struct session_transport *transport,
+                                        uint64_t node)
+{
+    const struct tri_transport_events *events = &transport->config.events;
+    struct session_remote *remote = tri_session_remote_find(transport, node);
+    void *peer;
+
+    if (tri_likely(remote != NULL))
+        return remote;
+    peer = node != 0 ? events->accept(events->context, node) : NULL;
+    if (!peer ||
+        tri_session_remote_get(transport, node, NULL, peer, &remote) != 0)
+        return NULL;
+    return remote;
+}
+
+/* What is wrong with a frame, before anything of it is believed; or NULL. */
+static const char *check(struct session_transport *transport,
+                         unsigned char *data, size_t bytes,
+                         struct tri_frame *frame,
+                         struct session_remote **remote_p)
+{
+    const struct tri_transport_config *config = &transport->config;
+    const char *reason = tri_frame_decode(data, bytes, frame);
+    unsigned flags = config->seal == TRI_SEAL_NONE ? 0 : TRI_FRAME_SEALED;
+    struct session_remote *remote;
+
+    if (reason)
+        return reason;
+    if (frame->nonce != config->job_nonce)
+        return "a frame of another job";
+    if (frame->destination != config->node)
+        return "a frame for another node";
+    if (config->seal == TRI_SEAL_ENCRYPT)
+        flags |= TRI_FRAME_ENCRYPTED;
+    if (frame->flags != flags)
+        return "a frame that is not sealed as the job's are";
+    remote = remote_of(transport, frame->source);
+    if (!remote)
+        return "a frame of a stranger";
+    if (remote->seal &&
+        !tri_seal_open(remote->seal, tri_frame_seal_number(frame), data,
+                       TRI_FRAME_HEADER_BYTES,
+                       bytes - TRI_FRAME_HEADER_BYTES - TRI_FRAME_TAG_BYTES))
+        return "a frame whose tag is wrong";
+    if (frame->kind == TRI_FRAME_DATA)
+        reason = tri_frame_check_records(data, frame);
+    *remote_p = remote;
+    return reason;
+}
+
+static enum tri_session_verdict receive(struct session_remote *remote,
+                                        const struct tri_frame *frame)
+{
+    struct tri_stored_list freed = STAILQ_HEAD_INITIALIZER(freed);
+    enum tri_session_verdict verdict = TRI_SESSION_DROP;
+    struct tri_stored *stored;
+
+    pthread_mutex_lock(&remote->lock);
+    if (!remote->is_ended)
+        verdict = tri_session_receive(&remote->core, frame, tri_now_ns(),
+                                      &freed);
+    while ((stored = STAILQ_FIRST(&freed)) != NULL) {
+        STAILQ_REMOVE_HEAD(&freed, next);
+        tri_session_buffer_give(
+            tri_container_of(stored, struct session_buffer, stored));
+    }
+    pthread_mutex_unlock(&remote->lock);
+    return verdict;
+}
+
+static void hold(struct session_remote *remote, const unsigned char *data,
+                 const struct tri_frame *frame)
+{
+    struct session_held *held =
+        held_make(data, frame, TRI_FRAME_HEADER_BYTES, frame->records);
+
+    if (!held)
+        return; /* it comes again */
+    pthread_mutex_lock(&remote->lock);
+    tri_session_hold(&remote->core, frame->lane, &held->held);
+    pthread_mutex_unlock(&remote->lock);
+}
+
+static struct session_held *next_held(struct session_remote *remote,
+                                      enum tri_lane lane)
+{
+    struct tri_held *held = NULL;
+
+    pthread_mutex_lock(&remote->lock);
+    if (!remote->is_ended)
+        held = tri_session_next_held(&remote->core, lane);
+    pthread_mutex_unlock(&remote->lock);
+    return held_of(held);
+}
+
+void tri_session_on_frame(void *context, unsigned char *data, size_t bytes)
+{
+    struct session_transport *transport = context;
+    struct session_remote *remote = NULL;
+    struct session_held *held;
+    struct tri_frame frame;
+    const char *reason = check(transport, data, bytes, &frame, &remote);
+
+    if (reason) {
+        garbage(transport, reason);
+        return;
+    }
+    switch (receive(remote, &frame)) {
+    case TRI_SESSION_DELIVER:
+        deliver_frame(remote, data, &frame);
+        while ((held = next_held(remote, frame.lane)) != NULL)
+            deliver_held(remote, frame.lane, held);
+        break;
+    case TRI_SESSION_HOLD:
+        hold(remote, data, &frame);
+        break;
+    case TRI_SESSION_DROP:
+    case TRI_SESSION_NOTHING:
+        break;
+    }
+    touch(remote);
+}
+
+/* A node that died before the link had a channel to it. */
+static bool is_forgotten(struct session_remote *remote)
+{
+    const struct tri_transport_events *events =
+        &remote->transport->config.events;
+
+    return !remote->is_connected &&
+           !events->accept(events->context, remote->node);
+}
+
+void tri_session_finish_touched(struct session_transport *transport)
+{
+    struct session_remote *remote;
+
+    while ((remote = SLIST_FIRST(&transport->touched)) != NULL) {
+        SLIST_REMOVE_HEAD(&transport->touched, touched);
+        remote->is_touched = false;
+        if (is_forgotten(remote)) {
+            tri_session_remote_end(remote);
+            continue;
+        }
+        pthread_mutex_lock(&remote->lock);
+        tri_session_pump_locked(remote, tri_now_ns());
+        pthread_mutex_unlock(&remote->lock);
+        tri_session_tell_writable(remote);
+    }
+}
