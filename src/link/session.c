@@ -116,6 +116,7 @@ static unsigned session_poll(struct tri_transport *base, unsigned budget)
 
     transport->delivered = 0;
     transport->in_poll = true;
+    atomic_fetch_add_explicit(&transport->polls, 1, memory_order_relaxed);
     carrier->ops->poll(carrier, budget / RECORDS_PER_FRAME + 1);
     run_due(transport);
     tri_session_finish_touched(transport);

@@ -125,6 +125,7 @@ struct session_remote {
     bool is_active;                     /* under active_lock */
     TAILQ_ENTRY(session_remote) active; /* under active_lock */
     STAILQ_ENTRY(session_remote) closing; /* under active_lock */
+    uint64_t closed_at; /* under active_lock; `polls` then */
 };
 
 SLIST_HEAD(session_remotes, session_remote);
@@ -151,8 +152,8 @@ struct session_transport {
     /* Poll's. */
     struct session_remotes touched; /* frames came from them */
     unsigned delivered;
+    _Atomic uint64_t polls; /* begun */
     bool in_poll;
-    bool is_timer_armed;
 };
 
 static inline struct session_transport *

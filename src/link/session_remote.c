@@ -220,6 +220,8 @@ void tri_session_remote_end(struct session_remote *remote)
     if (remote->is_active)
         TAILQ_REMOVE(&transport->active, remote, active);
     remote->is_active = false;
+    remote->closed_at =
+        atomic_load_explicit(&transport->polls, memory_order_relaxed);
     STAILQ_INSERT_TAIL(&transport->closing, remote, closing);
     atomic_store_explicit(&transport->has_closing, true, memory_order_relaxed);
     tri_lock_release(&transport->active_lock);
@@ -230,8 +232,11 @@ void tri_session_disconnect(struct tri_channel *channel)
     tri_session_remote_end((struct session_remote *)channel);
 }
 
-/* From poll, so nobody else has a pointer to what is closing. Frames in flight
- * still name their remote. */
+/*
+ * From poll, so nobody else has a pointer to what is closing. Frames in flight
+ * still name their remote, and the poll that ran at its end, as well as the
+ * next one, may still have had events of its line.
+ */
 void tri_session_bury(struct session_transport *transport)
 {
     struct session_closing left = STAILQ_HEAD_INITIALIZER(left);
@@ -249,7 +254,9 @@ void tri_session_bury(struct session_transport *transport)
 
         STAILQ_REMOVE_HEAD(&left, closing);
         pthread_mutex_lock(&remote->lock);
-        gone = remote->in_flight_len == 0;
+        gone = remote->in_flight_len == 0 &&
+               atomic_load_explicit(&transport->polls, memory_order_relaxed) >=
+                   remote->closed_at + 2;
         pthread_mutex_unlock(&remote->lock);
         if (gone) {
             tri_session_remote_free(remote);
