@@ -1,21 +1,31 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /*
- * The transport between processes of one host: an SPSC queue in shared memory
- * (ring_queue.h) for each ordered pair of nodes that talks, made by the sender
- * at its first connect, and a doorbell for each node.
+ * The transport between processes of one host: a segment of shared memory with
+ * two SPSC queues (ring_queue.h) for each ordered pair of nodes that talks,
+ * made by the sender at its first connect, and a doorbell for each node.
  *
- * Memory: an inbound segment takes at most 8 MiB / peers_max (rounded up to a
- * power of two), but at least 28 KiB and at most 388 KiB, so that the segments
- * of all who send to a node stay within max(8 MiB, peers_max * 28 KiB). Pages
- * count when first written.
+ * Lanes: data has one queue, control and replies share the other, the urgent
+ * one, which poll looks at first. Replies leave room for some control records
+ * there. A data queue whose record the link refuses is left alone until it says
+ * `resume`; the records stay in the segment, where the sender finds the queue
+ * full.
  *
- *     peers_max     lines   slots       record payload   segment
- *     up to 16    128 KiB   8 x 32 KiB          32 KiB   388 KiB
- *           32     64 KiB   5 x 32 KiB          32 KiB   228 KiB
- *           64     32 KiB   5 x 16 KiB          16 KiB   116 KiB
- *          128     16 KiB   5 x  8 KiB           8 KiB    60 KiB
- *   256 and up      8 KiB   2 x  8 KiB           8 KiB    28 KiB
+ * Memory: an inbound segment takes at most 11 MiB / peers_max (rounded up to a
+ * power of two), but at least 48 KiB and at most 552 KiB, so that the segments
+ * of all who send to a node stay within max(11 MiB, peers_max * 48 KiB). Pages
+ * count when first written: 12 KiB for a message, up to half of the whole while
+ * no large ones are sent.
+ *
+ *                  data                    urgent
+ *     peers_max    lines    slots          lines   slots          segment
+ *     up to 16   128 KiB   8 x 32 KiB     32 KiB   4 x 32 KiB     552 KiB
+ *           32    64 KiB   5 x 32 KiB     16 KiB   2 x 32 KiB     312 KiB
+ *           64    32 KiB   5 x 16 KiB      8 KiB   2 x 16 KiB     160 KiB
+ *          128    16 KiB   5 x  8 KiB      8 KiB   2 x  8 KiB      88 KiB
+ *   256 and up     8 KiB   2 x  8 KiB      8 KiB   1 x  8 KiB      48 KiB
+ *
+ * A record's payload is at most a slot.
  *
  * Descriptors: two a peer (its pidfd and its eventfd), four during the
  * handshake.
@@ -38,6 +48,11 @@
 #define RING_BYTES_MAX (128u << 10)
 #define SLOT_BYTES_MIN (8u << 10)
 #define SLOTS_MAX 8u
+/* The urgent queue has a quarter of the lines, within these. */
+#define URGENT_BYTES_MIN (8u << 10)
+#define URGENT_BYTES_MAX (32u << 10)
+/* Lines of the urgent queue that replies leave to control. */
+#define CONTROL_LINES 16u
 
 /* Records taken from one ring before the next one has its turn. */
 #define TURN_RECORDS 64u
@@ -60,7 +75,8 @@ static struct ring_channel *channel_of(struct tri_channel *channel)
     return tri_container_of(channel, struct ring_channel, base);
 }
 
-static struct tri_ring_shape shape_for(uint32_t peers_max)
+/* For the data queue. */
+static struct tri_ring_shape data_shape(uint32_t peers_max)
 {
     size_t share = SHARE_OF_NODE / tri_max(tri_pow2_up(peers_max), 1);
     size_t lines, slot, slots;
@@ -76,6 +92,18 @@ static struct tri_ring_shape shape_for(uint32_t peers_max)
     };
 }
 
+static struct tri_ring_shape urgent_shape(const struct tri_ring_shape *data)
+{
+    size_t lines = (size_t)data->line_count * TRI_RING_LINE / 4;
+
+    lines = tri_min(tri_max(lines, URGENT_BYTES_MIN), URGENT_BYTES_MAX);
+    return (struct tri_ring_shape){
+        .line_count = (uint32_t)(lines / TRI_RING_LINE),
+        .slot_count = data->slot_count / 2,
+        .slot_bytes = data->slot_bytes,
+    };
+}
+
 static int ring_open(const struct tri_transport_config *config,
                      struct tri_transport **transport_p)
 {
@@ -85,7 +113,8 @@ static int ring_open(const struct tri_transport_config *config,
     if (!ring)
         goto fail;
     ring->config = *config;
-    ring->shape = shape_for(config->peers_max);
+    ring->shapes[RING_DATA] = data_shape(config->peers_max);
+    ring->shapes[RING_URGENT] = urgent_shape(&ring->shapes[RING_DATA]);
     ring->cma = (int)config->cma;
     /* One more than peers: a node may talk to itself. */
     ring->ins_max = config->peers_max + 1;
@@ -100,7 +129,7 @@ static int ring_open(const struct tri_transport_config *config,
     }
     pthread_mutex_init(&ring->lock, NULL);
     ring->base.ops = &tri_transport_ring;
-    ring->base.record_bytes_max = ring->shape.slot_bytes;
+    ring->base.record_bytes_max = ring->shapes[RING_DATA].slot_bytes;
     *transport_p = &ring->base;
     return 0;
 
@@ -129,7 +158,6 @@ static int ring_connect(struct tri_transport *transport, uint64_t node,
     struct ring *ring = ring_of(transport);
     struct ring_address target;
     struct ring_channel *channel;
-    void *map;
     int fd, error;
 
     if (address->bytes != sizeof(target))
@@ -143,11 +171,16 @@ static int ring_connect(struct tri_transport *transport, uint64_t node,
     memset(channel, 0, sizeof(*channel));
     channel->base.transport = transport;
     channel->context = peer;
-    channel->map_bytes = tri_ring_bytes(&ring->shape);
-    error = tri_shm_create("troupe-ring", channel->map_bytes, &fd, &map);
+    channel->map_bytes = ring_segment_bytes(ring->shapes, RING_QUEUES);
+    error = tri_shm_create("troupe-ring", channel->map_bytes, &fd,
+                           &channel->map);
     if (error)
         goto fail_channel;
-    tri_ring_tx_init(&channel->tx, map, &ring->shape);
+    for (unsigned q = 0; q < RING_QUEUES; q++)
+        tri_ring_tx_init(&channel->tx[q],
+                         (char *)channel->map +
+                             ring_segment_bytes(ring->shapes, q),
+                         &ring->shapes[q]);
     error = ring_call(ring, node, channel, fd);
     close(fd);
     if (error)
@@ -156,7 +189,7 @@ static int ring_connect(struct tri_transport *transport, uint64_t node,
     return 0;
 
 fail_map:
-    tri_shm_unmap(map, channel->map_bytes);
+    tri_shm_unmap(channel->map, channel->map_bytes);
 fail_channel:
     free(channel);
     return error;
@@ -181,9 +214,9 @@ static inline void ring_bell(struct ring_channel *channel)
 }
 
 static void set_waiting(struct ring *ring, struct ring_channel *channel,
-                        bool waiting)
+                        enum ring_queue q, bool waiting)
 {
-    if (atomic_exchange(&channel->waiting, waiting) == waiting)
+    if (atomic_exchange(&channel->waiting[q], waiting) == waiting)
         return;
     if (waiting)
         atomic_fetch_add(&ring->waiting, 1);
@@ -196,10 +229,12 @@ static void channel_free_locked(struct ring *ring,
                                 struct ring_channel *channel,
                                 enum tri_ring_end end)
 {
-    tri_ring_tx_close(&channel->tx, end);
+    for (unsigned q = 0; q < RING_QUEUES; q++) {
+        tri_ring_tx_close(&channel->tx[q], end);
+        set_waiting(ring, channel, q, false);
+    }
     ring_bell(channel);
-    set_waiting(ring, channel, false);
-    tri_shm_unmap(channel->tx.control, channel->map_bytes);
+    tri_shm_unmap(channel->map, channel->map_bytes);
     ring_peer_release_locked(ring, channel->peer);
     free(channel);
 }
@@ -224,26 +259,38 @@ static void ring_disconnect(struct tri_channel *base)
 static bool peer_is_gone(const struct ring_channel *channel)
 {
     return atomic_load_explicit(&channel->dead, memory_order_relaxed) ||
-           atomic_load_explicit(&channel->tx.control->gone,
+           atomic_load_explicit(&channel->tx[RING_DATA].control->gone,
                                 memory_order_relaxed);
+}
+
+static inline enum ring_queue queue_of(enum tri_lane lane)
+{
+    return lane == TRI_LANE_DATA ? RING_DATA : RING_URGENT;
+}
+
+static inline uint32_t keep_of(enum tri_lane lane)
+{
+    return lane == TRI_LANE_REPLY ? CONTROL_LINES : 0;
 }
 
 /* No room: asks to be told when there is. */
 static __attribute__((noinline)) int wait_for_room(
-    struct ring_channel *channel, size_t bytes, struct tri_span *span_p)
+    struct ring_channel *channel, enum tri_lane lane, size_t bytes,
+    struct tri_span *span_p)
 {
     struct ring *ring = ring_of(channel->base.transport);
+    struct tri_ring_tx *tx = &channel->tx[queue_of(lane)];
 
     if (peer_is_gone(channel))
         return TROUPE_ENODE;
-    if (!tri_ring_tx_want(&channel->tx, bytes))
-        return tri_ring_reserve(&channel->tx, bytes, span_p);
-    set_waiting(ring, channel, true);
+    if (!tri_ring_tx_want(tx, bytes, keep_of(lane)))
+        return tri_ring_reserve(tx, bytes, keep_of(lane), span_p);
+    set_waiting(ring, channel, queue_of(lane), true);
     /* Pairs with the fence of tri_bell_arm. */
     tri_fence_full();
     /* Who sleeps may have looked before that; who polls will look again. The
      * consumer rings for the room, but not for its end. */
-    if (peer_is_gone(channel) || tri_ring_has_room(channel->tx.control))
+    if (peer_is_gone(channel) || tri_ring_has_room(tx->control))
         tri_bell_ring(ring->config.bell);
     return TROUPE_EFULL;
 }
@@ -255,29 +302,68 @@ static int ring_reserve(struct tri_channel *base, enum tri_lane lane,
     int error;
 
     assert(bytes <= base->transport->record_bytes_max);
-    (void)lane;
     if (tri_unlikely(
             atomic_load_explicit(&channel->dead, memory_order_relaxed)))
         return TROUPE_ENODE;
-    error = tri_ring_reserve(&channel->tx, bytes, span_p);
-    return tri_likely(!error) ? 0 : wait_for_room(channel, bytes, span_p);
+    channel->lane = lane;
+    error = tri_ring_reserve(&channel->tx[queue_of(lane)], bytes,
+                             keep_of(lane), span_p);
+    return tri_likely(!error) ? 0
+                              : wait_for_room(channel, lane, bytes, span_p);
 }
 
 static void ring_commit(struct tri_channel *base)
 {
     struct ring_channel *channel = channel_of(base);
+    struct tri_ring_tx *tx = &channel->tx[queue_of(channel->lane)];
 
-    assert(channel->tx.header.bytes <= base->transport->record_bytes_max);
-    tri_ring_commit(&channel->tx);
+    assert(tx->header.bytes <= base->transport->record_bytes_max);
+    tri_ring_commit(tx, channel->lane == TRI_LANE_CONTROL ? TRI_RING_MARK : 0);
     ring_bell(channel);
+}
+
+static void ring_each_unread(struct tri_channel *base,
+                             void (*unread)(void *context,
+                                            const struct tri_record *record,
+                                            const void *payload),
+                             void *context)
+{
+    struct ring_channel *channel = channel_of(base);
+
+    for (unsigned q = 0; q < RING_QUEUES; q++)
+        tri_ring_tx_each_unread(&channel->tx[q], unread, context);
 }
 
 static uint64_t ring_unread(struct tri_channel *base)
 {
     struct ring_channel *channel = channel_of(base);
+    uint64_t unread = 0;
 
-    /* What nobody will read is not worth waiting for. */
-    return peer_is_gone(channel) ? 0 : tri_ring_tx_unread(&channel->tx);
+    for (unsigned q = 0; q < RING_QUEUES; q++)
+        unread += tri_ring_tx_unread(&channel->tx[q]);
+    return unread;
+}
+
+/*
+ * The inbound ring of this place whose queue q is polled: the oldest one where
+ * it is not over. A data queue whose records are refused so holds up the data
+ * of the peer's next connection, but not the rest of it.
+ */
+static inline struct ring_in *in_of(struct ring *ring, unsigned slot,
+                                    enum ring_queue q)
+{
+    /* Both pair with the release stores of show_in_locked. */
+    struct ring_in *in =
+        atomic_load_explicit(&ring->ins[slot], memory_order_acquire);
+
+    while (in && tri_unlikely(in->over[q]))
+        in = atomic_load_explicit(&in->next, memory_order_acquire);
+    return in;
+}
+
+static bool is_over(const struct ring_in *in)
+{
+    return in->over[RING_URGENT] && in->over[RING_DATA];
 }
 
 /* Takes an inbound ring off the list; the peer's next one takes its place. */
@@ -285,40 +371,36 @@ static void drop_in(struct ring *ring, unsigned slot, struct ring_in *in)
 {
     struct ring_peer *peer = in->peer;
 
-    atomic_store(&in->rx.control->gone, 1);
+    for (unsigned q = 0; q < RING_QUEUES; q++) {
+        tri_ring_tell_head(&in->rx[q]);
+        atomic_store(&in->rx[q].control->gone, 1);
+    }
     pthread_mutex_lock(&ring->lock);
     assert(peer->first_in == in);
-    peer->first_in = in->next;
-    atomic_store(&ring->ins[slot], in->next);
+    peer->first_in = atomic_load(&in->next);
+    atomic_store(&ring->ins[slot], peer->first_in);
     if (!peer->dead)
         tri_bell_ring(&peer->bell);
     ring_peer_release_locked(ring, peer);
     pthread_mutex_unlock(&ring->lock);
-    tri_shm_unmap(in->rx.control, in->map_bytes);
+    tri_shm_unmap(in->map, in->map_bytes);
     free(in);
 }
 
-/* As drop_in, and tells of it. */
-static void finish_in(struct ring *ring, unsigned slot, struct ring_in *in)
+/* A ring came to its end, by its producer's will, its death or because of
+ * garbage. Drops it, and tells of it. */
+static void end_in(struct ring *ring, unsigned slot, struct ring_in *in)
 {
     const struct tri_transport_events *events = &ring->config.events;
+    uint64_t node = in->peer->node;
     void *context = in->context;
+    bool garbage = in->garbage;
+    bool lost = garbage || in->rx[RING_DATA].end == TRI_RING_LEFT;
 
     drop_in(ring, slot, in);
     if (events->ended)
         events->ended(events->context, context);
-}
-
-/* A ring came to its end, by its producer's will or because of garbage. */
-static void end_in(struct ring *ring, unsigned slot, struct ring_in *in,
-                   enum tri_ring_found found)
-{
-    const struct tri_transport_events *events = &ring->config.events;
-    uint64_t node = in->peer->node;
-    bool lost = found == TRI_RING_GARBAGE || in->rx.end == TRI_RING_LEFT;
-
-    finish_in(ring, slot, in);
-    if (found == TRI_RING_GARBAGE) {
+    if (garbage) {
         tri_warn("ring: malformed record from node %016" PRIx64, node);
         events->garbage(events->context, "ring: malformed record");
     }
@@ -326,31 +408,103 @@ static void end_in(struct ring *ring, unsigned slot, struct ring_in *in,
         events->lost(events->context, node, TRI_EVIDENCE_STRONG);
 }
 
-static unsigned poll_in(struct ring *ring, unsigned slot, struct ring_in *in,
-                        unsigned budget)
+/* A pass over a queue found nothing more, or had its share. */
+static inline void end_pass(struct ring_in *in, enum ring_queue q,
+                            enum tri_ring_found found, bool progress)
+{
+    if (tri_unlikely(found == TRI_RING_CLOSED)) {
+        in->over[q] = true;
+    } else if (tri_unlikely(found == TRI_RING_GARBAGE)) {
+        /* What its other queue holds is worth no more. */
+        in->garbage = true;
+        in->over[RING_URGENT] = in->over[RING_DATA] = true;
+    } else if (tri_unlikely(tri_ring_settle(&in->rx[q], progress))) {
+        tri_bell_ring(&in->peer->bell);
+    }
+}
+
+/* Raises one record's event. False: it is not done with it, or refuses it. */
+static inline bool raise_record(struct ring *ring, struct ring_in *in,
+                                enum tri_lane lane,
+                                const struct tri_record *record,
+                                const void *payload)
 {
     const struct tri_transport_events *events = &ring->config.events;
+
+    if (tri_unlikely(record->kind == TRI_PULL) && events->pull)
+        return events->pull(events->context, in->context, record, payload);
+    return events->record(events->context, in->context, lane, record, payload);
+}
+
+/* A PULL that is not done keeps its place; a large reply so holds up control
+ * for as long as it is read. */
+static unsigned poll_urgent(struct ring *ring, struct ring_in *in,
+                            unsigned budget)
+{
+    struct tri_ring_rx *rx = &in->rx[RING_URGENT];
     enum tri_ring_found found = TRI_RING_RECORD;
     struct tri_record record;
     const void *payload;
     unsigned n = 0;
 
-    while (n < budget &&
-           (found = tri_ring_next(&in->rx, &record, &payload)) ==
-               TRI_RING_RECORD) {
+    while (n < budget && (found = tri_ring_next(rx, &record, &payload)) ==
+                             TRI_RING_RECORD) {
+        enum tri_lane lane = rx->take_mark ? TRI_LANE_CONTROL : TRI_LANE_REPLY;
+
         n++;
-        if (tri_likely(record.kind != TRI_PULL) || !events->pull)
-            events->record(events->context, in->context,
-                           tri_lane_of(record.kind), &record, payload);
-        else if (!events->pull(events->context, in->context, &record, payload))
-            break; /* others first; the record stays where it is */
-        tri_ring_release(&in->rx);
+        if (!raise_record(ring, in, lane, &record, payload)) {
+            assert(record.kind == TRI_PULL);
+            break;
+        }
+        tri_ring_release(rx);
     }
-    if (tri_unlikely(found == TRI_RING_CLOSED || found == TRI_RING_GARBAGE))
-        end_in(ring, slot, in, found);
-    else if (tri_unlikely(tri_ring_settle(&in->rx, n > 0)))
-        tri_bell_ring(&in->peer->bell);
+    end_pass(in, RING_URGENT, found, n > 0);
     return n;
+}
+
+/* The link does not take the first record: it stays where it is, and costs
+ * nothing until it is resumed. */
+static __attribute__((noinline)) void refuse(struct ring_in *in)
+{
+    in->refused = true;
+    if (tri_ring_pause(&in->rx[RING_DATA]))
+        tri_bell_ring(&in->peer->bell);
+}
+
+static unsigned poll_data(struct ring *ring, struct ring_in *in,
+                          unsigned budget)
+{
+    struct tri_ring_rx *rx = &in->rx[RING_DATA];
+    enum tri_ring_found found = TRI_RING_RECORD;
+    struct tri_record record;
+    const void *payload;
+    unsigned n = 0;
+
+    while (n < budget && (found = tri_ring_next(rx, &record, &payload)) ==
+                             TRI_RING_RECORD) {
+        if (tri_unlikely(!raise_record(ring, in, TRI_LANE_DATA, &record,
+                                       payload))) {
+            if (record.kind != TRI_PULL) {
+                refuse(in);
+                return n;
+            }
+            n++; /* a part was read; others first */
+            break;
+        }
+        n++;
+        tri_ring_release(rx);
+    }
+    end_pass(in, RING_DATA, found, n > 0);
+    return n;
+}
+
+/* A channel said EFULL and need not any more. */
+static bool can_go_on(const struct ring_channel *channel, enum ring_queue q)
+{
+    /* Acquire: the needs were written before. */
+    return atomic_load_explicit(&channel->waiting[q], memory_order_acquire) &&
+           (peer_is_gone(channel) ||
+            tri_ring_has_room(channel->tx[q].control));
 }
 
 /* Collects channels that can go on. Returns how many. */
@@ -360,15 +514,17 @@ static unsigned take_writable(struct ring *ring, void **contexts)
 
     pthread_mutex_lock(&ring->lock);
     for (struct ring_channel *c = ring->channels; c; c = c->next) {
+        bool can = false;
+
         if (n == WRITABLE_MAX)
             break;
-        /* Acquire: the needs were written before. */
-        if (!atomic_load_explicit(&c->waiting, memory_order_acquire))
-            continue;
-        if (!peer_is_gone(c) && !tri_ring_has_room(c->tx.control))
-            continue;
-        set_waiting(ring, c, false);
-        contexts[n++] = c->context;
+        for (unsigned q = 0; q < RING_QUEUES; q++)
+            if (can_go_on(c, q)) {
+                set_waiting(ring, c, q, false);
+                can = true;
+            }
+        if (can)
+            contexts[n++] = c->context;
     }
     pthread_mutex_unlock(&ring->lock);
     return n;
@@ -387,7 +543,25 @@ static void tell_writable(struct ring *ring)
     } while (n == WRITABLE_MAX);
 }
 
-/* What the dead have written before is delivered; then their rings go. */
+static bool peer_is_dead(struct ring *ring, const struct ring_in *in)
+{
+    bool dead;
+
+    pthread_mutex_lock(&ring->lock);
+    dead = in->peer->dead;
+    pthread_mutex_unlock(&ring->lock);
+    return dead;
+}
+
+static bool is_drained(const struct ring_in *in, enum ring_queue q)
+{
+    return in->over[q] || tri_ring_is_empty(&in->rx[q]);
+}
+
+/*
+ * What the dead have written before is delivered; then their rings go. One with
+ * refused records waits for `resume`.
+ */
 static void drop_dead(struct ring *ring)
 {
     bool more = false;
@@ -395,41 +569,75 @@ static void drop_dead(struct ring *ring)
     atomic_store(&ring->deaths, false);
     for (unsigned i = 0; i < atomic_load(&ring->ins_count); i++) {
         struct ring_in *in = atomic_load(&ring->ins[i]);
-        bool dead;
 
-        if (!in)
+        if (!in || !peer_is_dead(ring, in))
             continue;
-        pthread_mutex_lock(&ring->lock);
-        dead = in->peer->dead;
-        pthread_mutex_unlock(&ring->lock);
-        if (!dead)
-            continue;
-        more |= !tri_ring_is_empty(&in->rx) || in->next;
-        if (tri_ring_is_empty(&in->rx))
-            finish_in(ring, i, in);
+        if (!is_drained(in, RING_URGENT) ||
+            (!in->refused && !is_drained(in, RING_DATA))) {
+            more = true;
+        } else if (!in->refused) {
+            more |= atomic_load(&in->next) != NULL;
+            end_in(ring, i, in);
+        }
     }
     if (more)
         atomic_store(&ring->deaths, true);
 }
 
+/* The place whose turn it is; the next call gives the next one. */
+static inline unsigned take_turn(struct ring *ring, enum ring_queue q,
+                                 unsigned count)
+{
+    unsigned slot = ring->turns[q] < count ? ring->turns[q] : 0;
+
+    ring->turns[q] = slot + 1;
+    return slot;
+}
+
+static unsigned poll_urgents(struct ring *ring, unsigned count,
+                             unsigned budget)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < count && n < budget; i++) {
+        unsigned slot = take_turn(ring, RING_URGENT, count);
+        struct ring_in *in = in_of(ring, slot, RING_URGENT);
+
+        if (in && !tri_ring_is_quiet(&in->rx[RING_URGENT]))
+            n += poll_urgent(ring, in,
+                             (unsigned)tri_min(budget - n, TURN_RECORDS));
+    }
+    return n;
+}
+
+static unsigned poll_datas(struct ring *ring, unsigned count, unsigned budget)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < count && n < budget; i++) {
+        unsigned slot = take_turn(ring, RING_DATA, count);
+        struct ring_in *in = in_of(ring, slot, RING_DATA);
+
+        if (in && tri_likely(!in->refused))
+            n += poll_data(ring, in,
+                           (unsigned)tri_min(budget - n, TURN_RECORDS));
+        in = atomic_load_explicit(&ring->ins[slot], memory_order_relaxed);
+        if (tri_unlikely(in && is_over(in)))
+            end_in(ring, slot, in);
+    }
+    return n;
+}
+
+/* Each kind of queue has the whole budget, so that a flood of one does not stop
+ * the other. */
 static unsigned ring_poll(struct tri_transport *transport, unsigned budget)
 {
     struct ring *ring = ring_of(transport);
     unsigned count =
         atomic_load_explicit(&ring->ins_count, memory_order_acquire);
-    unsigned n = 0;
+    unsigned n = poll_urgents(ring, count, budget);
 
-    for (unsigned i = 0; i < count && n < budget; i++) {
-        unsigned slot = ring->turn < count ? ring->turn : 0;
-        /* Pairs with the release store of show_in_locked. */
-        struct ring_in *in =
-            atomic_load_explicit(&ring->ins[slot], memory_order_acquire);
-
-        ring->turn = slot + 1;
-        if (in)
-            n += poll_in(ring, slot, in,
-                         (unsigned)tri_min(budget - n, TURN_RECORDS));
-    }
+    n += poll_datas(ring, count, budget);
     if (tri_unlikely(
             atomic_load_explicit(&ring->waiting, memory_order_relaxed)))
         tell_writable(ring);
@@ -439,14 +647,31 @@ static unsigned ring_poll(struct tri_transport *transport, unsigned budget)
     return n;
 }
 
+/* Only marks it: the next poll, which `pending` asks for, raises it again. */
+static void ring_resume(struct tri_transport *transport, void *peer)
+{
+    struct ring *ring = ring_of(transport);
+    unsigned count =
+        atomic_load_explicit(&ring->ins_count, memory_order_acquire);
+
+    for (unsigned slot = 0; slot < count; slot++) {
+        struct ring_in *in = in_of(ring, slot, RING_DATA);
+
+        if (!in || in->context != peer || !in->refused)
+            continue;
+        in->refused = false;
+        if (peer_is_dead(ring, in))
+            atomic_store(&ring->deaths, true);
+    }
+}
+
 static bool any_writable(struct ring *ring)
 {
     bool any = false;
 
     pthread_mutex_lock(&ring->lock);
     for (struct ring_channel *c = ring->channels; c && !any; c = c->next)
-        any = atomic_load_explicit(&c->waiting, memory_order_acquire) &&
-              (peer_is_gone(c) || tri_ring_has_room(c->tx.control));
+        any = can_go_on(c, RING_URGENT) || can_go_on(c, RING_DATA);
     pthread_mutex_unlock(&ring->lock);
     return any;
 }
@@ -459,11 +684,16 @@ static bool ring_pending(struct tri_transport *transport)
 
     if (atomic_load(&ring->deaths))
         return true;
-    for (unsigned i = 0; i < count; i++) {
-        const struct ring_in *in =
-            atomic_load_explicit(&ring->ins[i], memory_order_acquire);
+    for (unsigned slot = 0; slot < count; slot++) {
+        const struct ring_in *in = in_of(ring, slot, RING_URGENT);
 
-        if (in && tri_ring_pending(&in->rx))
+        if (in && tri_ring_pending(&in->rx[RING_URGENT]))
+            return true;
+        in = in_of(ring, slot, RING_DATA);
+        if (in && !in->refused && tri_ring_pending(&in->rx[RING_DATA]))
+            return true;
+        in = atomic_load_explicit(&ring->ins[slot], memory_order_relaxed);
+        if (in && is_over(in))
             return true;
     }
     return atomic_load(&ring->waiting) && any_writable(ring);
@@ -511,11 +741,13 @@ const struct tri_transport_ops tri_transport_ring = {
     .disconnect = ring_disconnect,
     .reserve = ring_reserve,
     .commit = ring_commit,
+    .each_unread = ring_each_unread,
     .unread = ring_unread,
     .pull_bytes_min = ring_pull_bytes_min,
     .pull = ring_pull,
     .poll = ring_poll,
     .pending = ring_pending,
+    .resume = ring_resume,
     .wait_fd = ring_wait_fd,
     .control_fd = ring_control_fd,
     .control = ring_control,

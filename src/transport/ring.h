@@ -21,7 +21,19 @@
 #include "os/bell.h"
 #include "transport/ring_queue.h"
 
-#define RING_VERSION 1
+#define RING_VERSION 2
+
+/*
+ * A segment has two queues, so that neither a full data queue nor one whose
+ * records the link does not take holds up control and replies. A marked record
+ * of the urgent queue belongs to the control lane, another one to the reply
+ * lane.
+ */
+enum ring_queue {
+    RING_URGENT,
+    RING_DATA,
+    RING_QUEUES,
+};
 
 /* A node of this host that we have to do with, in either direction. Held by
  * channels, inbound rings and handshakes. */
@@ -40,23 +52,32 @@ struct ring_peer {
 
 struct ring_channel {
     struct tri_channel base;
-    struct tri_ring_tx tx;
+    struct tri_ring_tx tx[RING_QUEUES];
+    enum tri_lane lane; /* of the reserved record */
     /* Set once by control, when the peer has answered. */
     _Atomic(struct tri_bell *) bell;
-    _Atomic bool dead;    /* nobody will read: ENODE */
-    _Atomic bool waiting; /* said EFULL; `writable` is due */
+    _Atomic bool dead; /* nobody will read: ENODE */
+    _Atomic bool waiting[RING_QUEUES]; /* said EFULL; `writable` is due */
     struct ring_peer *peer;
     void *context; /* for `writable` */
+    void *map;
     size_t map_bytes;
     struct ring_channel *next;
 };
 
+/* `over`, `refused` and `garbage` are poll's. */
 struct ring_in {
-    struct tri_ring_rx rx;
+    struct tri_ring_rx rx[RING_QUEUES];
+    bool over[RING_QUEUES]; /* nothing follows */
+    bool refused; /* the link did not take the first record of the data */
+    bool garbage;
     void *context; /* for `record` */
     struct ring_peer *peer;
+    void *map;
     size_t map_bytes;
-    struct ring_in *next; /* a later one of the same peer: waits its turn */
+    /* A later one of the same peer: each of its queues waits until the same
+     * queue of this one is over. */
+    _Atomic(struct ring_in *) next;
 };
 
 /* A socket during the handshake, and after it where no pidfd is to be had. */
@@ -73,7 +94,7 @@ struct ring_shake {
 struct ring {
     struct tri_transport base;
     struct tri_transport_config config;
-    struct tri_ring_shape shape;
+    struct tri_ring_shape shapes[RING_QUEUES];
 
     /* For poll. */
     _Atomic(struct ring_in *) *ins; /* ins_max entries, NULL where free */
@@ -81,7 +102,7 @@ struct ring {
     _Atomic unsigned ins_count; /* those in use are below it */
     _Atomic unsigned waiting;   /* channels that wait */
     _Atomic bool deaths;        /* inbound rings of dead peers are to go */
-    unsigned turn;              /* where the next poll begins */
+    unsigned turns[RING_QUEUES]; /* where the next poll begins */
     _Atomic int cma;            /* enum tri_cma; AUTO until probed */
     _Atomic bool probing;
 
@@ -95,6 +116,17 @@ struct ring {
     int listen_fd;
     bool deaf; /* the listener is off until a descriptor is free */
 };
+
+/* Where the queues of a segment begin, in the order of their numbers. */
+static inline size_t ring_segment_bytes(const struct tri_ring_shape *shapes,
+                                        unsigned queues)
+{
+    size_t bytes = 0;
+
+    for (unsigned q = 0; q < queues; q++)
+        bytes += tri_ring_bytes(&shapes[q]);
+    return bytes;
+}
 
 /* ring_peer.c */
 

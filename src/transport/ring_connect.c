@@ -27,6 +27,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -53,9 +54,10 @@ struct greeting {
     uint32_t flags;
     uint64_t node;
     uint64_t nonce;
-    struct tri_ring_shape shape;
-    uint32_t reserved;
+    struct tri_ring_shape shapes[RING_QUEUES]; /* in a hello; else zero */
 };
+
+_Static_assert(sizeof(struct greeting) == 56, "a greeting's layout");
 
 static socklen_t socket_name(uint64_t node, struct sockaddr_un *name)
 {
@@ -151,10 +153,11 @@ static const char *fault(struct ring *ring, const struct greeting *greeting,
         return "ring: a peer speaks another version";
     if (greeting->nonce != ring->config.job_nonce)
         return "ring: a node of another job";
-    if (greeting->flags & ~KEEP_SOCKET || greeting->reserved != 0)
+    if (greeting->flags & ~KEEP_SOCKET)
         return "ring: reserved bits in a greeting";
-    if (magic == HELLO && !tri_ring_shape_check(&greeting->shape))
-        return "ring: sizes out of range";
+    for (unsigned q = 0; magic == HELLO && q < RING_QUEUES; q++)
+        if (!tri_ring_shape_check(&greeting->shapes[q]))
+            return "ring: sizes out of range";
     return NULL;
 }
 
@@ -196,7 +199,7 @@ static int call_locked(struct ring *ring, uint64_t node, pid_t pid,
     if (shake->peer->dead)
         return TROUPE_ENODE;
     hello = greet(ring, HELLO, shake->peer);
-    hello.shape = ring->shape;
+    memcpy(hello.shapes, ring->shapes, sizeof(hello.shapes));
     if (tri_socket_send(shake->fd, &hello, sizeof(hello), fds, HELLO_FDS)) {
         tri_error("ring: hello to node %016" PRIx64 ": %m", node);
         return TROUPE_ESYSTEM;
@@ -280,20 +283,23 @@ static void handle_welcome_locked(struct ring *ring, struct ring_shake *shake,
 /* Lets poll see the ring, or queues it behind the peer's older ones. */
 static int show_in_locked(struct ring *ring, struct ring_in *in)
 {
-    struct ring_in **last = &in->peer->first_in;
-    unsigned older = 0, slot = 0;
+    struct ring_in *last = in->peer->first_in;
+    unsigned older = last != NULL, slot = 0;
 
-    for (; *last; last = &(*last)->next)
+    for (; last && atomic_load(&last->next); last = atomic_load(&last->next))
         older++;
     if (older >= INS_OF_PEER_MAX)
         return TROUPE_ELIMIT;
-    while (older == 0 && slot < ring->ins_max && atomic_load(&ring->ins[slot]))
+    if (last) {
+        /* Pairs with the acquire load of in_of. */
+        atomic_store_explicit(&last->next, in, memory_order_release);
+        return 0;
+    }
+    while (slot < ring->ins_max && atomic_load(&ring->ins[slot]))
         slot++;
     if (slot == ring->ins_max)
         return TROUPE_ELIMIT;
-    *last = in;
-    if (older > 0)
-        return 0;
+    in->peer->first_in = in;
     /* Pairs with the acquire loads of ring_poll. */
     atomic_store_explicit(&ring->ins[slot], in, memory_order_release);
     if (slot >= atomic_load(&ring->ins_count))
@@ -312,11 +318,16 @@ static int add_in_locked(struct ring *ring, struct ring_peer *peer,
 
     if (!in)
         return error;
-    in->map_bytes = tri_ring_bytes(&hello->shape);
+    in->map_bytes = ring_segment_bytes(hello->shapes, RING_QUEUES);
     error = tri_shm_attach(segment_fd, in->map_bytes, &map);
     if (error)
         goto fail;
-    tri_ring_rx_init(&in->rx, map, &hello->shape);
+    in->map = map;
+    for (unsigned q = 0; q < RING_QUEUES; q++)
+        tri_ring_rx_init(&in->rx[q],
+                         (char *)map + ring_segment_bytes(hello->shapes, q),
+                         &hello->shapes[q],
+                         q == RING_URGENT ? TRI_RING_MARK : 0);
     in->context = context;
     in->peer = peer;
     error = show_in_locked(ring, in);

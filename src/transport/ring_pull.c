@@ -58,8 +58,9 @@ static enum tri_cma probe(const struct ring *ring)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     bool overlap = (long)ring->config.peers_max + 1 <= cores;
-    uint64_t fills = PROBE_BYTES / ((uint64_t)ring->shape.slot_count *
-                                    ring->shape.slot_bytes);
+    const struct tri_ring_shape *shape = &ring->shapes[RING_DATA];
+    uint64_t fills =
+        PROBE_BYTES / ((uint64_t)shape->slot_count * shape->slot_bytes);
     unsigned char *from = malloc(2 * PROBE_BYTES);
     uint64_t copy_ns, pull_ns;
     bool pays;

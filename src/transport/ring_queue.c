@@ -20,7 +20,8 @@ bool tri_ring_shape_check(const struct tri_ring_shape *shape)
 size_t tri_ring_bytes(const struct tri_ring_shape *shape)
 {
     return TRI_RING_CONTROL_BYTES + lines_bytes(shape) +
-           (size_t)shape->slot_count * shape->slot_bytes;
+           tri_align_up((size_t)shape->slot_count * shape->slot_bytes,
+                        TRI_RING_CONTROL_BYTES);
 }
 
 void tri_ring_tx_init(struct tri_ring_tx *tx, void *segment,
@@ -34,10 +35,12 @@ void tri_ring_tx_init(struct tri_ring_tx *tx, void *segment,
 }
 
 void tri_ring_rx_init(struct tri_ring_rx *rx, void *segment,
-                      const struct tri_ring_shape *shape)
+                      const struct tri_ring_shape *shape, uint8_t marks)
 {
     assert(tri_ring_shape_check(shape));
-    *rx = (struct tri_ring_rx){ .control = segment, .shape = *shape };
+    *rx = (struct tri_ring_rx){ .control = segment,
+                                .shape = *shape,
+                                .marks = marks };
     rx->lines = (const unsigned char *)segment + TRI_RING_CONTROL_BYTES;
     rx->slots_base = rx->lines + lines_bytes(shape);
 }
@@ -87,14 +90,14 @@ bool tri_ring_tx_refill(struct tri_ring_tx *tx, uint64_t lines, bool slot)
     return true;
 }
 
-bool tri_ring_tx_want(struct tri_ring_tx *tx, size_t bytes)
+bool tri_ring_tx_want(struct tri_ring_tx *tx, size_t bytes, uint32_t keep)
 {
     struct tri_ring_control *control = tx->control;
     uint32_t lines = tri_ring_lines(bytes);
     bool slot = bytes > TRI_RING_INLINE_MAX;
     uint64_t head, slots;
 
-    lines += tri_ring_skip(tx, lines);
+    lines += tri_ring_skip(tx, lines) + keep;
     /* Least, and a quarter of the ring more, so that we are woken for a
      * batch; but never more than what is there to be taken. */
     head = tx->tail + lines + 1 + tx->shape.line_count / 4;
@@ -147,7 +150,8 @@ static enum tri_ring_found check(struct tri_ring_rx *rx, uint64_t index,
     size_t room;
 
     rx->take_slot = record->kind & TRI_RING_IN_SLOT;
-    record->kind &= (uint8_t)~TRI_RING_IN_SLOT;
+    rx->take_mark = record->kind & rx->marks;
+    record->kind &= (uint8_t)~(TRI_RING_IN_SLOT | rx->marks);
     if (rx->take_slot) {
         room = rx->shape.slot_bytes;
         *payload_p = rx->slots_base + (rx->slots % rx->shape.slot_count) *
@@ -197,6 +201,49 @@ enum tri_ring_found tri_ring_next(struct tri_ring_rx *rx,
     }
 }
 
+/* Reads the producer's own queue as a consumer would, from the told head up to
+ * its tail: tri_ring_next is built to read what an enemy wrote. */
+static bool next_unread(const struct tri_ring_tx *tx, struct tri_ring_rx *rx,
+                        uint64_t head, struct tri_record *record,
+                        const void **payload_p)
+{
+    return rx->head - head < tx->tail - head &&
+           tri_ring_next(rx, record, payload_p) == TRI_RING_RECORD &&
+           rx->head - head < tx->tail - head;
+}
+
+static void skip_unread(struct tri_ring_rx *rx)
+{
+    rx->head += rx->take_lines;
+    rx->slots += rx->take_slot;
+}
+
+void tri_ring_tx_each_unread(const struct tri_ring_tx *tx,
+                             void (*each)(void *context,
+                                          const struct tri_record *record,
+                                          const void *payload),
+                             void *context)
+{
+    struct tri_ring_tx seen = *tx;
+    struct tri_ring_rx rx;
+    struct tri_record record;
+    const void *payload;
+
+    look_at_head(&seen);
+    tri_ring_rx_init(&rx, tx->control, &tx->shape, TRI_RING_MARK);
+    rx.head = seen.head_seen;
+    /* The slots end at our count; where they begin follows from the lines,
+     * whatever the consumer last told of them. */
+    while (next_unread(tx, &rx, seen.head_seen, &record, &payload))
+        skip_unread(&rx);
+    rx.slots = tx->slots_used - rx.slots;
+    rx.head = seen.head_seen;
+    while (next_unread(tx, &rx, seen.head_seen, &record, &payload)) {
+        each(context, &record, payload);
+        skip_unread(&rx);
+    }
+}
+
 /* The producer waits, and what it waits for has been told. */
 static bool told_enough(const struct tri_ring_control *control)
 {
@@ -222,6 +269,18 @@ bool tri_ring_settle(struct tri_ring_rx *rx, bool progress)
         return false;
     }
     /* The exchange makes one wake-up of one wish. */
+    return told_enough(control) &&
+           atomic_exchange_explicit(&control->want, 0, memory_order_relaxed);
+}
+
+bool tri_ring_pause(struct tri_ring_rx *rx)
+{
+    struct tri_ring_control *control = rx->control;
+
+    tri_ring_tell_head(rx);
+    rx->idle = 2;
+    /* Pairs with the fence of tri_ring_tx_want. */
+    tri_fence_full();
     return told_enough(control) &&
            atomic_exchange_explicit(&control->want, 0, memory_order_relaxed);
 }

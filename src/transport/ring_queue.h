@@ -9,6 +9,8 @@
  *     | control | lines: the record ring      | slots: large payloads   |
  *     | 4 KiB   | line_count times 64 bytes   | slot_count * slot_bytes |
  *
+ * A queue takes whole pages, so that one can follow another in a segment.
+ *
  * Records begin on a line and fill as many as they need, without a gap; one
  * that does not fit before the end of the ring is preceded by a SKIP. A payload
  * above TRI_RING_INLINE_MAX lies in a slot instead; slots are used in turn.
@@ -53,18 +55,25 @@
 #define TRI_RING_LINE 64u
 #define TRI_RING_CONTROL_BYTES 4096u
 #define TRI_RING_INLINE_MAX 2048u
-/* Twice the largest record and a line, so that an empty ring has room for any
- * record behind any SKIP. */
+/* Twice the largest record, a line and TRI_RING_KEEP_MAX, so that an empty ring
+ * has room for any record behind any SKIP. */
 #define TRI_RING_LINES_MIN 128u
+/* Lines that a producer may ask to have left behind a record. */
+#define TRI_RING_KEEP_MAX 32u
 #define TRI_RING_LINES_MAX (1u << 16)
 #define TRI_RING_SLOTS_MAX 64u
 /* Lines cleared at once: many transfers in flight, and less than 1 us. */
 #define TRI_RING_CLEAR_BATCH 32u
 
-/* Internal kinds, beside the record's own, which stay below 0x80. */
+/* Internal kinds, beside the record's own, which stay below 0x3e. */
 #define TRI_RING_IN_SLOT 0x80u /* a bit: the payload is in the next slot */
+#define TRI_RING_MARK 0x40u    /* a bit that means what both sides agreed on */
 #define TRI_RING_SKIP 0xffu    /* go on at the beginning of the ring */
 #define TRI_RING_CLOSE 0xfeu   /* nothing follows; bytes: tri_ring_end */
+
+_Static_assert(TRI_KIND_LAST < (TRI_RING_CLOSE & ~(TRI_RING_IN_SLOT |
+                                                    TRI_RING_MARK)),
+               "no record with its bits looks like SKIP or CLOSE");
 
 /* How a producer ended. */
 enum tri_ring_end {
@@ -120,6 +129,8 @@ struct tri_ring_rx {
     uint64_t published; /* the head that the producer can see */
     uint32_t take_lines; /* of the record that `next` returned */
     bool take_slot;
+    bool take_mark;
+    uint8_t marks; /* TRI_RING_MARK where records may have it, else 0 */
     uint8_t idle; /* passes that found nothing, at most 2 */
     enum tri_ring_end end;
 };
@@ -139,21 +150,34 @@ size_t tri_ring_bytes(const struct tri_ring_shape *shape);
 /* segment: zeroed memory of tri_ring_bytes. */
 void tri_ring_tx_init(struct tri_ring_tx *tx, void *segment,
                       const struct tri_ring_shape *shape);
+
+/* marks: see struct tri_ring_rx. */
 void tri_ring_rx_init(struct tri_ring_rx *rx, void *segment,
-                      const struct tri_ring_shape *shape);
+                      const struct tri_ring_shape *shape, uint8_t marks);
 
 /* Makes room for `lines` more and a slot if asked. False: there is none. */
 bool tri_ring_tx_refill(struct tri_ring_tx *tx, uint64_t lines, bool slot);
 
 /* The record does not fit: asks the consumer to wake us when it does.
- * False: it fits by now. */
-bool tri_ring_tx_want(struct tri_ring_tx *tx, size_t bytes);
+ * False: it fits by now. keep: as for tri_ring_reserve. */
+bool tri_ring_tx_want(struct tri_ring_tx *tx, size_t bytes, uint32_t keep);
 
 /* Ends the queue. There is always room for that. */
 void tri_ring_tx_close(struct tri_ring_tx *tx, enum tri_ring_end end);
 
 /* Records that the consumer has not released, as far as it told. */
 uint64_t tri_ring_tx_unread(const struct tri_ring_tx *tx);
+
+/*
+ * Calls `each` for the records that the consumer has not released, as far as
+ * it told, in their order. Believes neither positions nor records that the
+ * consumer could have written.
+ */
+void tri_ring_tx_each_unread(const struct tri_ring_tx *tx,
+                             void (*each)(void *context,
+                                          const struct tri_record *record,
+                                          const void *payload),
+                             void *context);
 
 /* True when what the producer waited for has come. Any thread. */
 bool tri_ring_has_room(const struct tri_ring_control *control);
@@ -171,6 +195,10 @@ enum tri_ring_found tri_ring_next(struct tri_ring_rx *rx,
  * producer is to be woken. */
 bool tri_ring_settle(struct tri_ring_rx *rx, bool progress);
 
+/* Settles for good: nothing is left to be told until a record is released.
+ * True when the producer is to be woken. */
+bool tri_ring_pause(struct tri_ring_rx *rx);
+
 /* True when there is something to take or to tell. Behind a full fence. */
 bool tri_ring_pending(const struct tri_ring_rx *rx);
 
@@ -186,6 +214,12 @@ static inline bool tri_ring_is_empty(const struct tri_ring_rx *rx)
 
     return !atomic_load_explicit(tri_ring_word(rx->lines, index),
                                  memory_order_relaxed);
+}
+
+/* Empty, and all was told: a pass would do nothing. */
+static inline bool tri_ring_is_quiet(const struct tri_ring_rx *rx)
+{
+    return rx->idle == 2 && tri_ring_is_empty(rx);
 }
 
 /* Lines of a record; one whose payload lies in a slot has one. */
@@ -218,16 +252,18 @@ static inline void tri_ring_publish(struct tri_ring_tx *tx, uint64_t word)
 }
 
 /* Room for a record; bytes: at most max(TRI_RING_INLINE_MAX, slot_bytes).
+ * keep: lines that it must leave to others, at most TRI_RING_KEEP_MAX.
  * Errors: EFULL. */
 static inline int tri_ring_reserve(struct tri_ring_tx *tx, size_t bytes,
-                                   struct tri_span *span_p)
+                                   uint32_t keep, struct tri_span *span_p)
 {
     uint32_t lines = tri_ring_lines(bytes);
     uint32_t skip = tri_ring_skip(tx, lines);
     bool in_slot = bytes > TRI_RING_INLINE_MAX;
 
-    if (tri_unlikely(tx->tail + skip + lines >= tx->cleared || in_slot) &&
-        !tri_ring_tx_refill(tx, skip + lines, in_slot))
+    if (tri_unlikely(tx->tail + skip + lines + keep >= tx->cleared ||
+                     in_slot) &&
+        !tri_ring_tx_refill(tx, skip + lines + keep, in_slot))
         return TROUPE_EFULL;
     if (tri_unlikely(skip)) {
         tri_ring_publish(tx, (uint64_t)TRI_RING_SKIP << 32);
@@ -249,14 +285,15 @@ static inline int tri_ring_reserve(struct tri_ring_tx *tx, size_t bytes,
     return 0;
 }
 
-/* Publishes the reserved record. */
-static inline void tri_ring_commit(struct tri_ring_tx *tx)
+/* Publishes the reserved record. mark: 0 or TRI_RING_MARK. */
+static inline void tri_ring_commit(struct tri_ring_tx *tx, uint8_t mark)
 {
     uint64_t index = tx->tail & (tx->shape.line_count - 1);
     unsigned char *line = tx->lines + index * TRI_RING_LINE;
     uint32_t lines = tri_ring_lines(tx->header.bytes);
     uint64_t word;
 
+    tx->header.kind |= mark;
     if (tx->in_slot) {
         tx->header.kind |= TRI_RING_IN_SLOT;
         tx->slots_used++;
@@ -281,9 +318,11 @@ static inline void tri_ring_tell_head(struct tri_ring_rx *rx)
     rx->published = rx->head;
     atomic_store_explicit(&control->records, rx->records,
                           memory_order_relaxed);
-    /* Both pair with the acquire loads of tri_ring_tx_refill. */
-    atomic_store_explicit(&control->slots, rx->slots, memory_order_release);
+    /* Both pair with the acquire loads of tri_ring_tx_refill. The head goes
+     * first: a consumer that dies in between must not have given back the slot
+     * of a record that counts as unread. */
     atomic_store_explicit(&control->head, rx->head, memory_order_release);
+    atomic_store_explicit(&control->slots, rx->slots, memory_order_release);
 }
 
 /* Done with the record that `next` returned. */

@@ -2,7 +2,8 @@
 
 /* A ring's segment that another process wrote: lines and slots are the input,
  * whatever it says. The consumer must stay inside the segment and come to an
- * end. */
+ * end, and so must a producer who looks for what a dead consumer, which could
+ * write there too, has left unread. */
 
 #include "fuzz.h"
 
@@ -36,6 +37,35 @@ static void consume(struct tri_ring_rx *rx)
     (void)tri_ring_pending(rx);
 }
 
+static void touch(void *context, const struct tri_record *record,
+                  const void *payload)
+{
+    uint32_t *left = context;
+
+    FUZZ_CHECK((*left)-- > 0);
+    FUZZ_CHECK(record->kind >= TRI_TELL && record->kind <= TRI_KIND_LAST);
+    fuzz_touch(payload, record->bytes);
+}
+
+/* The positions are the input's first words; our own are sound. */
+static void look_back(void *segment, const struct tri_ring_shape *shape,
+                      const uint8_t *data, size_t bytes)
+{
+    struct tri_ring_tx tx;
+    uint64_t words[4] = { 0 };
+    uint32_t left = shape->line_count;
+
+    tri_ring_tx_init(&tx, segment, shape);
+    memcpy(words, data, tri_min(bytes, sizeof(words)));
+    tx.head_seen = words[0] >> 8;
+    tx.tail = tx.head_seen + words[0] % shape->line_count;
+    tx.slots_seen = words[1] >> 8;
+    tx.slots_used = tx.slots_seen + words[1] % (shape->slot_count + 1);
+    atomic_store(&tx.control->head, tx.head_seen + words[2] % 256);
+    atomic_store(&tx.control->slots, words[3]);
+    tri_ring_tx_each_unread(&tx, touch, &left);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     const struct tri_ring_shape shape = {
@@ -55,8 +85,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     memset(segment, 0, segment_bytes);
     memcpy(segment + TRI_RING_CONTROL_BYTES, data,
            tri_min(bytes, open_bytes));
-    tri_ring_rx_init(&rx, segment, &shape);
+    tri_ring_rx_init(&rx, segment, &shape,
+                     bytes % 2 > 0 ? TRI_RING_MARK : 0);
     consume(&rx);
+    look_back(segment, &shape, data, bytes);
     free(segment);
     return 0;
 }

@@ -1,13 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <pthread.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <cmocka.h>
+#include "unit.h"
 
 #include "transport/ring_queue.h"
 
@@ -37,7 +29,7 @@ static int setup(void **state)
         return -1;
     memset(queue->segment, 0, tri_ring_bytes(&shape));
     tri_ring_tx_init(&queue->tx, queue->segment, &shape);
-    tri_ring_rx_init(&queue->rx, queue->segment, &shape);
+    tri_ring_rx_init(&queue->rx, queue->segment, &shape, TRI_RING_MARK);
     *state = queue;
     return 0;
 }
@@ -68,11 +60,18 @@ static size_t size_of(uint64_t number)
     return (random >> 32) % 16 * 8;
 }
 
-static int put(struct queue *queue, uint64_t number, size_t bytes)
+/* Each third record is marked. */
+static uint8_t mark_of(uint64_t number)
+{
+    return number % 3 == 0 ? TRI_RING_MARK : 0;
+}
+
+static int put_and_keep(struct queue *queue, uint64_t number, size_t bytes,
+                        uint32_t keep)
 {
     struct tri_span span;
     uint64_t *words;
-    int error = tri_ring_reserve(&queue->tx, bytes, &span);
+    int error = tri_ring_reserve(&queue->tx, bytes, keep, &span);
 
     if (error)
         return error;
@@ -83,8 +82,13 @@ static int put(struct queue *queue, uint64_t number, size_t bytes)
     words = span.payload;
     for (size_t i = 0; i < bytes / 8; i++)
         words[i] = bait(number + i);
-    tri_ring_commit(&queue->tx);
+    tri_ring_commit(&queue->tx, mark_of(number));
     return 0;
+}
+
+static int put(struct queue *queue, uint64_t number, size_t bytes)
+{
+    return put_and_keep(queue, number, bytes, 0);
 }
 
 /* True when it took a record; a wrong one ends the program. */
@@ -100,7 +104,8 @@ static bool take(struct queue *queue, uint64_t number, size_t bytes)
         return false;
     words = payload;
     good = found == TRI_RING_RECORD && record.ask == number &&
-           record.bytes == bytes;
+           record.kind == TRI_TELL && record.bytes == bytes &&
+           queue->rx.take_mark == (mark_of(number) != 0);
     for (size_t i = 0; good && i < bytes / 8; i++)
         good = words[i] == bait(number + i);
     if (!good) { /* also on a thread, where cmocka cannot fail a test */
@@ -170,7 +175,7 @@ static void wants(struct queue *queue, size_t bytes)
 
     while (put(queue, in, bytes) == 0)
         in++;
-    assert_true(tri_ring_tx_want(&queue->tx, bytes));
+    assert_true(tri_ring_tx_want(&queue->tx, bytes, 0));
     assert_false(tri_ring_has_room(queue->tx.control));
     while (!woken) {
         bool progress = take(queue, out, bytes);
@@ -211,7 +216,7 @@ static void test_want_sees_room_made_before(void **state)
     for (uint64_t out = 0; out < in; out++)
         assert_true(take(queue, out, 8));
     settle(queue);
-    assert_false(tri_ring_tx_want(&queue->tx, 8));
+    assert_false(tri_ring_tx_want(&queue->tx, 8, 0));
     assert_int_equal(put(queue, in, 8), 0);
 }
 
@@ -263,6 +268,159 @@ static void test_garbage_is_found(void **state)
            sizeof(record));
     assert_int_equal(tri_ring_next(&queue->rx, &record, &payload),
                      TRI_RING_GARBAGE);
+}
+
+static void test_mark_is_garbage_where_there_are_none(void **state)
+{
+    struct queue *queue = *state;
+    struct tri_record record;
+    const void *payload;
+
+    tri_ring_rx_init(&queue->rx, queue->segment, &shape, 0);
+    assert_int_equal(put(queue, 1, 8), 0);
+    assert_int_equal(put(queue, 3, 8), 0);
+    assert_true(take(queue, 1, 8));
+    assert_int_equal(tri_ring_next(&queue->rx, &record, &payload),
+                     TRI_RING_GARBAGE);
+}
+
+static void take_all(struct queue *queue, uint64_t *out, uint64_t in,
+                     size_t bytes)
+{
+    while (*out < in)
+        assert_true(take(queue, (*out)++, bytes));
+    settle(queue);
+}
+
+static void test_keep_leaves_room_to_others(void **state)
+{
+    struct queue *queue = *state;
+    const uint32_t keep = TRI_RING_KEEP_MAX;
+    uint64_t in = 0, out = 0, kept;
+
+    for (int round = 0; round < 300; round++) {
+        while (put_and_keep(queue, in, 8, keep) == 0)
+            in++;
+        assert_true(tri_ring_tx_want(&queue->tx, 8, keep));
+        kept = in;
+        while (put(queue, in, 8) == 0)
+            in++;
+        assert_true(in - kept >= keep);
+        take_all(queue, &out, in, 8);
+        assert_true(tri_ring_has_room(queue->tx.control));
+        /* An empty queue has room for all, wherever it stands. */
+        assert_int_equal(put_and_keep(queue, in++, TRI_RING_INLINE_MAX, keep),
+                         0);
+        take_all(queue, &out, in, TRI_RING_INLINE_MAX);
+    }
+}
+
+static void test_pause_tells_all(void **state)
+{
+    struct queue *queue = *state;
+    uint64_t in = 0, out = 0;
+
+    for (int round = 0; round < 100; round++) {
+        while (put(queue, in, size_of(in)) == 0)
+            in++;
+        assert_true(tri_ring_tx_want(&queue->tx, size_of(in), 0));
+        assert_false(tri_ring_pause(&queue->rx));
+        while (!tri_ring_has_room(queue->tx.control)) {
+            assert_true(take(queue, out, size_of(out)));
+            out++;
+            if (tri_ring_pause(&queue->rx))
+                break;
+        }
+        assert_true(tri_ring_has_room(queue->tx.control));
+        assert_int_equal(tri_ring_tx_unread(&queue->tx), in - out);
+        assert_false(tri_ring_pause(&queue->rx)); /* one wish, one wake-up */
+    }
+}
+
+struct unread {
+    uint64_t first;
+    uint64_t next;
+    uint64_t sum;
+};
+
+static void check_unread(void *context, const struct tri_record *record,
+                         const void *payload)
+{
+    struct unread *unread = context;
+    const uint64_t *words = payload;
+
+    if (unread->next == 0)
+        unread->first = unread->next = record->ask;
+    assert_int_equal(record->ask, unread->next);
+    assert_int_equal(record->kind, TRI_TELL);
+    assert_int_equal(record->bytes, size_of(record->ask));
+    for (size_t i = 0; i < record->bytes / 8; i++)
+        assert_int_equal(words[i], bait(record->ask + i));
+    unread->next++;
+}
+
+static void test_each_unread(void **state)
+{
+    struct queue *queue = *state;
+    uint64_t seed = unit_seed("each_unread"), in = 1, out = 1;
+
+    for (int round = 0; round < 3000; round++) {
+        struct unread unread = { 0 };
+        uint64_t puts = tri_mix64(seed++) % 40, takes = tri_mix64(seed++) % 40;
+
+        while (puts-- > 0 && put(queue, in, size_of(in)) == 0)
+            in++;
+        while (takes-- > 0 && out < in && take(queue, out, size_of(out)))
+            out++;
+        tri_ring_tx_each_unread(&queue->tx, check_unread, &unread);
+        if (unread.next == 0)
+            assert_int_equal(in, out);
+        else
+            assert_int_equal(unread.next, in);
+        assert_true(unread.first <= out); /* what was taken may be untold */
+        tri_ring_pause(&queue->rx);
+        unread = (struct unread){ 0 };
+        tri_ring_tx_each_unread(&queue->tx, check_unread, &unread);
+        assert_int_equal(unread.next, in > out ? in : 0);
+        assert_int_equal(unread.first, in > out ? out : 0);
+    }
+}
+
+static void touch_unread(void *context, const struct tri_record *record,
+                         const void *payload)
+{
+    const unsigned char *bytes = payload;
+    struct unread *unread = context;
+
+    assert_true(tri_record_check(record, TRI_RECORD_BYTES_MAX));
+    for (size_t i = 0; i < record->bytes; i++)
+        unread->sum += bytes[i];
+    unread->next++;
+}
+
+/* The consumer can write to the whole segment: its lies lead to nonsense, but
+ * not out of the segment, and they come to an end. */
+static void test_each_unread_believes_nothing(void **state)
+{
+    struct queue *queue = *state;
+    uint64_t seed = unit_seed("believes_nothing"), in = 1, out = 1;
+
+    for (int round = 0; round < 3000; round++) {
+        struct unread unread = { 0 };
+
+        while (put(queue, in, size_of(in)) == 0)
+            in++;
+        while (out + tri_mix64(seed++) % 8 < in &&
+               take(queue, out, size_of(out)))
+            out++;
+        tri_ring_pause(&queue->rx);
+        atomic_store(&queue->tx.control->head,
+                     queue->tx.head_seen + tri_mix64(seed++) % 256);
+        atomic_store(&queue->tx.control->slots, tri_mix64(seed++) % 64);
+        tri_ring_tx_each_unread(&queue->tx, touch_unread, &unread);
+        assert_true(unread.next <= shape.line_count);
+        tri_ring_pause(&queue->rx); /* the truth again */
+    }
 }
 
 static void test_lying_consumer_gives_no_room(void **state)
@@ -348,7 +506,7 @@ static void *produce_and_wait(void *arg)
 
     for (uint64_t i = 0; i < STREAM_RECORDS / 4; i++)
         while (put(queue, i, size_of(i)) != 0) {
-            if (!tri_ring_tx_want(&queue->tx, size_of(i)))
+            if (!tri_ring_tx_want(&queue->tx, size_of(i), 0))
                 continue;
             while (!atomic_exchange(&pair->wake, false))
                 sched_yield();
@@ -388,6 +546,11 @@ int main(void)
         TEST(want_sees_room_made_before),
         TEST(close_fits_into_a_full_queue),
         TEST(garbage_is_found),
+        TEST(mark_is_garbage_where_there_are_none),
+        TEST(keep_leaves_room_to_others),
+        TEST(pause_tells_all),
+        TEST(each_unread),
+        TEST(each_unread_believes_nothing),
         TEST(lying_consumer_gives_no_room),
         TEST(shapes),
         TEST(two_threads),
