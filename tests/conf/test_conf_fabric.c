@@ -9,5 +9,7 @@ int main(void)
         .provider = "tcp;ofi_rxm",
         .interface = "127.0.0.1",
         .forks = true,
+        .reconnects = true,
+        .threads = true,
     });
 }

@@ -10,5 +10,8 @@ int main(void)
         .proof = true,
         .nobody = true,
         .checks = true,
+        .lanes = true,
+        .reconnects = true,
+        .threads = true,
     });
 }

@@ -8,5 +8,8 @@ int main(void)
         .records = 100000,
         .nobody = true,
         .checks = true,
+        .lanes = true,
+        .reconnects = true,
+        .threads = true,
     });
 }
