@@ -168,6 +168,12 @@ static inline bool tri_worker_has_queue(struct tri_worker *worker)
            atomic_load_explicit(&worker->tail, memory_order_relaxed);
 }
 
+/* Has a worker poll at the end of its turn. Owner only. */
+static inline void tri_worker_poll_soon(struct tri_worker *worker)
+{
+    worker->turns_since_poll = UINT32_MAX - 1;
+}
+
 /* Wakes one sleeping worker, if nobody is searching. */
 void tri_scheduler_wake_one(struct tri_scheduler *scheduler);
 

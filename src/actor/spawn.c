@@ -15,7 +15,8 @@ static int check_options(const struct tri_runtime *runtime,
     if (runtime == NULL || actor_class == NULL ||
         actor_class->receive == NULL || actor_class->protocol == NULL)
         return TROUPE_EINVAL;
-    if (options->mailbox_len_max > TRI_MAILBOX_LEN_MAX)
+    if (options->mailbox_len_max > TRI_MAILBOX_LEN_MAX ||
+        options->overflow > TROUPE_DEAD_LETTER)
         return TROUPE_EINVAL;
     if (options->name != NULL &&
         !tri_name_is_valid(options->name, strlen(options->name)))
@@ -95,6 +96,8 @@ int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
                           options->mailbox_len_max != 0
                               ? options->mailbox_len_max
                               : runtime->options.mailbox_len_max,
+                          memory_order_relaxed);
+    atomic_store_explicit(&actor->overflow, (uint16_t)options->overflow,
                           memory_order_relaxed);
     ref = (troupe_ref_t){ .node = runtime->node, .slot = actor->slot };
     ref.generation = tri_actor_generation_advance(actor);

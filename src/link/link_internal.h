@@ -93,6 +93,9 @@ static inline bool tri_pull_has_answer(const struct tri_peer *peer)
 /* Writes the answers to PULLs that are due. Errors: EFULL, ENODE. */
 int tri_pull_answer_locked(struct tri_peer *peer);
 
+/* Gives the answers that were held back. Poll lock held. */
+void tri_pull_answer_held(struct tri_peer *peer);
+
 /* The peer has answered. Poll lock held. */
 void tri_pull_on_pulled(struct tri_peer *peer, const struct tri_record *record);
 

@@ -175,12 +175,14 @@ void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
         .received_remote = census.received,
         .refused = atomic_load(&runtime->link.garbage),
         .dead_letters = atomic_load(&runtime->dead_letters.count),
+        .dropped = atomic_load(&runtime->dropped),
         .workers = runtime->scheduler.workers_len,
     };
 
     for (int i = 0; i < runtime->size; i++) {
         struct tri_peer *peer = &runtime->link.peers[i];
 
+        stats.parked += atomic_load(&peer->parked_len);
         if (i == runtime->rank || atomic_load(&peer->state) != TRI_PEER_UP)
             continue;
         if (peer->transport->ops == &tri_transport_ring)

@@ -13,6 +13,7 @@ enum {
     PEER = 1,
     RECORD_BYTES = 256,
     OUTBOX_BYTES = 16384,
+    PARKED_BYTES = 8192,
     MESSAGE_BYTES_MAX = 6000, /* more than a slab's block */
     SENDERS = 3,
     PER_SENDER = 15000,
@@ -310,6 +311,19 @@ static void on_message(void *context, struct tri_peer *peer,
     tri_message_free(message);
 }
 
+static bool on_unpark(void *context, struct tri_peer *peer,
+                      struct tri_message *message)
+{
+    (void)context, (void)peer;
+    tri_message_free(message);
+    return true;
+}
+
+static void on_room(void *context)
+{
+    (void)context;
+}
+
 static void on_refused(void *context, struct tri_peer *peer,
                        const struct tri_record *record, int reason)
 {
@@ -365,9 +379,10 @@ static int setup_with(void **state, const struct tri_transport_ops *ops)
         .node = NODE,
         .peers_len = 2,
         .outbox_bytes_max = OUTBOX_BYTES,
+        .parked_bytes_max = PARKED_BYTES,
         .message_bytes_max = MESSAGE_BYTES_MAX,
-        .events = { fixture, on_record, on_message, on_refused, on_undelivered,
-                    on_lost, on_died },
+        .events = { fixture, on_record, on_message, on_unpark, on_room, on_refused,
+                    on_undelivered, on_lost, on_died },
     };
 
     if (fixture == NULL)

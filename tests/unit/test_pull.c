@@ -83,6 +83,19 @@ static void on_message(void *context, struct tri_peer *peer,
     tri_message_free(message);
 }
 
+static bool on_unpark(void *context, struct tri_peer *peer,
+                      struct tri_message *message)
+{
+    (void)context, (void)peer;
+    tri_message_free(message);
+    return true;
+}
+
+static void on_room(void *context)
+{
+    (void)context;
+}
+
 static void on_refused(void *context, struct tri_peer *peer,
                        const struct tri_record *record, int reason)
 {
@@ -144,9 +157,10 @@ static void open_side(struct side *side, uint64_t node, size_t bytes_max)
         .node = node,
         .peers_len = 2,
         .outbox_bytes_max = OUTBOX,
+        .parked_bytes_max = OUTBOX,
         .message_bytes_max = bytes_max,
-        .events = { side, on_record, on_message, on_refused, on_undelivered,
-                    on_lost, on_died },
+        .events = { side, on_record, on_message, on_unpark, on_room, on_refused,
+                    on_undelivered, on_lost, on_died },
     };
     struct tri_transport_config transport = {
         .node = node,
