@@ -29,7 +29,7 @@ int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
                : TROUPE_ENOACTOR;
 }
 
-/* --- what could not be delivered ------------------------------------------- */
+/* --- what could not be delivered ------------------------------------------ */
 
 static void tell_sender(struct tri_runtime *runtime,
                         const troupe_dead_letter_t *letter)
@@ -127,7 +127,7 @@ void tri_refuse(struct tri_runtime *runtime, struct tri_message *message,
     refuse_to(runtime, message, runtime->node, reason);
 }
 
-/* --- answers ------------------------------------------------------------------ */
+/* --- answers -------------------------------------------------------------- */
 
 int tri_answer(struct tri_runtime *runtime, uint64_t node, uint64_t ask,
                int error, uint32_t type, uint16_t index, const void *payload,
@@ -201,7 +201,7 @@ static void refused(struct tri_runtime *runtime,
     tri_dead_letter(runtime, &letter);
 }
 
-/* --- what the link raises -------------------------------------------------------- */
+/* --- what the link raises ------------------------------------------------- */
 
 /* The time an ask has left, as its sender says. */
 static uint32_t ms_left_of(int32_t value)
@@ -434,7 +434,7 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
     };
 }
 
-/* --- what the asks raise ------------------------------------------------------------ */
+/* --- what the asks raise -------------------------------------------------- */
 
 static void on_wake(void *context, struct tri_worker *worker)
 {

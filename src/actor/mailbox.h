@@ -21,7 +21,7 @@
  *  1. Exactly one party owns an actor that is not IDLE: who replaced IDLE, by
  *     push or claim, and then whoever it hands the actor to.
  *  2. Only the owner takes (or, under a lock that keeps the owner out, who
- *     drops old messages: overflow.c), and only the owner makes the word IDLE, by a
+ *     drops old messages: overflow.c), and only it makes the word IDLE, by a
  *     compare-and-swap from EMPTY, so that no message is left unseen.
  *  3. Messages of one sender leave in the order pushed: a push puts its message
  *     before all others; take reverses the whole chain.

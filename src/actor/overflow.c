@@ -18,7 +18,7 @@
 /* Who waits looks again after this time, should a wake-up go astray. */
 #define LOOK_MS 5
 
-/* --- policies ------------------------------------------------------------------- */
+/* --- policies ------------------------------------------------------------- */
 
 static bool is_data(const struct tri_message *message)
 {
@@ -140,7 +140,7 @@ int tri_overflow(struct tri_runtime *runtime, struct tri_actor *actor,
     }
 }
 
-/* --- room -------------------------------------------------------------------------- */
+/* --- room ----------------------------------------------------------------- */
 
 /* Has the actor's owner say when there is room. False: it is not to be waited
  * for. */
@@ -189,7 +189,7 @@ void tri_room_in(struct tri_runtime *runtime, struct tri_actor *actor)
     tri_room(runtime);
 }
 
-/* --- waiting ----------------------------------------------------------------------- */
+/* --- waiting -------------------------------------------------------------- */
 
 struct wait {
     struct tri_runtime *runtime;

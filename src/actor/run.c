@@ -23,7 +23,7 @@
 #include "message/pool.h"
 #include "message/type.h"
 
-/* --- taken messages ---------------------------------------------------------- */
+/* --- taken messages ------------------------------------------------------- */
 
 static bool is_urgent(const struct tri_message *message)
 {
@@ -106,7 +106,7 @@ static struct tri_message *pop(struct tri_actor *actor)
     return message;
 }
 
-/* --- one message --------------------------------------------------------------- */
+/* --- one message ---------------------------------------------------------- */
 
 static int receive(struct troupe_self *self, unsigned index,
                    const void *payload)
@@ -234,7 +234,7 @@ static int handle(struct troupe_self *self, struct tri_message *message)
     return rc < 0 ? rc : 0;
 }
 
-/* --- life and end ------------------------------------------------------------------ */
+/* --- life and end --------------------------------------------------------- */
 
 static void stop_actor(struct troupe_self *self)
 {

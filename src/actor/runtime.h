@@ -157,7 +157,7 @@ static inline struct tri_cells *tri_worker_cells(void)
     return worker != NULL ? &worker->cells : NULL;
 }
 
-/* --- run.c: one turn of an actor ------------------------------------------- */
+/* --- run.c: one turn of an actor ------------------------------------------ */
 
 /*
  * Runs an owned actor: some messages, at most TRI_TURN_LEN. True: it has more
@@ -167,7 +167,7 @@ bool tri_actor_run(struct troupe_self *self, struct tri_actor *actor);
 
 #define TRI_TURN_LEN 64u
 
-/* --- wait.c: threads of the program that wait in a call --------------------- */
+/* --- wait.c: threads of the program that wait in a call ------------------- */
 
 /* A thread's place while it waits: the guest's, or none. */
 struct tri_seat {
@@ -197,7 +197,7 @@ int tri_send_waiting(struct tri_seat *seat, troupe_ref_t to,
 /* Handles what is there, without waiting. */
 void tri_serve_once(struct tri_seat *seat);
 
-/* --- send.c ------------------------------------------------------------------- */
+/* --- send.c --------------------------------------------------------------- */
 
 /*
  * Asks a node, this one too, for the actor of a name; waits for it to appear.

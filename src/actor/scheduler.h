@@ -122,7 +122,7 @@ struct tri_scheduler {
     _Atomic uint32_t control_deep; /* asleep without a tick */
 };
 
-/* --- scheduler.c ------------------------------------------------------------- */
+/* --- scheduler.c ---------------------------------------------------------- */
 
 struct tri_scheduler_config {
     uint32_t workers_len;
@@ -192,7 +192,7 @@ uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler);
 /* True when no actor runs or waits to run, apart from the guest's own turn. */
 bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler);
 
-/* --- poll.c: the poll role ------------------------------------------------------ */
+/* --- poll.c: the poll role ------------------------------------------------ */
 
 /*
  * Polls in the role, then sleeps, until there is work, `wanted` returns true,
@@ -213,7 +213,7 @@ void tri_poll_release(struct tri_scheduler *scheduler);
 /* Makes the role's holder look up, if it sleeps. */
 void tri_poll_kick(struct tri_scheduler *scheduler);
 
-/* --- control.c -------------------------------------------------------------------- */
+/* --- control.c ------------------------------------------------------------ */
 
 void *tri_control_main(void *scheduler);
 

@@ -28,7 +28,7 @@ static int check_size(const struct tri_runtime *runtime, size_t bytes)
     return bytes <= runtime->options.message_bytes_max ? 0 : TROUPE_ETOOBIG;
 }
 
-/* --- sending a message, wherever to ------------------------------------------ */
+/* --- sending a message, wherever to --------------------------------------- */
 
 /* What is to be sent, before it has memory. */
 struct parcel {
@@ -157,7 +157,7 @@ static int tell_here(struct tri_runtime *runtime, const troupe_self_t *self,
     return rc;
 }
 
-/* --- waiting for room ----------------------------------------------------------- */
+/* --- waiting for room ----------------------------------------------------- */
 
 /* A handler must not wait: it would hold up its worker. */
 static bool is_in_handler(const troupe_self_t *self)
@@ -186,7 +186,7 @@ wait_for_room(struct tri_runtime *runtime, const troupe_self_t *self,
     return rc;
 }
 
-/* --- tell --------------------------------------------------------------------- */
+/* --- tell ----------------------------------------------------------------- */
 
 static inline int tell(struct tri_runtime *runtime, const troupe_self_t *self,
                        troupe_ref_t to, troupe_type_t *type,
@@ -268,7 +268,7 @@ static int send_message(struct tri_runtime *runtime,
     return tri_link_send_message(peer, message, !bounded);
 }
 
-/* --- messages built in place ---------------------------------------------------- */
+/* --- messages built in place ---------------------------------------------- */
 
 static void *new_message(troupe_from_t from, troupe_type_t *type,
                          size_t fixed_bytes, size_t tail_bytes, uint16_t tail,
@@ -361,7 +361,7 @@ size_t troupe_message_tail_bytes(const void *content)
     return message->bytes - message->fixed_bytes;
 }
 
-/* --- asking and waiting ------------------------------------------------------------ */
+/* --- asking and waiting --------------------------------------------------- */
 
 static bool is_done(void *arg)
 {
@@ -554,7 +554,7 @@ int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
     return rc == TROUPE_ETIMEDOUT ? TROUPE_ENONAME : rc;
 }
 
-/* --- asking from an actor ---------------------------------------------------------- */
+/* --- asking from an actor ------------------------------------------------- */
 
 int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
                     const void *message, size_t bytes, int timeout_ms,
@@ -604,7 +604,7 @@ int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
     return 0;
 }
 
-/* --- replying ------------------------------------------------------------------------ */
+/* --- replying ------------------------------------------------------------- */
 
 /* The ask being handled, if it still wants an answer. */
 static bool has_open_ask(const troupe_self_t *self)
@@ -724,7 +724,7 @@ int troupe_reply_error_to(troupe_from_t from, troupe_token_t token, int error)
     return answer(runtime, token, error, NULL, 0);
 }
 
-/* --- the message being handled --------------------------------------------------------- */
+/* --- the message being handled -------------------------------------------- */
 
 int troupe_forward(troupe_self_t *self, troupe_ref_t to)
 {

@@ -6,7 +6,7 @@
 #include "link/link_internal.h"
 #include "message/pool.h"
 
-/* --- receiver: what is parked -------------------------------------------------- */
+/* --- receiver: what is parked --------------------------------------------- */
 
 /* The messages of one peer for one actor. */
 struct tri_parked {
@@ -226,7 +226,7 @@ void tri_flow_fini(struct tri_peer *peer)
     peer->stopped = NULL;
 }
 
-/* --- sender: the stopped set ----------------------------------------------------- */
+/* --- sender: the stopped set ---------------------------------------------- */
 
 /*
  * One writer, who holds the poll lock; readers look at up to

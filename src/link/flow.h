@@ -70,7 +70,7 @@ struct tri_parking {
     bool refused; /* the transport keeps records until resume */
 };
 
-/* --- receiver; poll lock held ------------------------------------------------ */
+/* --- receiver; poll lock held --------------------------------------------- */
 
 /* Keeps a message for an actor whose mailbox is full, and owns it. Errors:
  * ENOMEM. */
@@ -88,7 +88,7 @@ void tri_flow_run(struct tri_link *link);
 
 void tri_flow_fini(struct tri_peer *peer);
 
-/* --- sender -------------------------------------------------------------------- */
+/* --- sender --------------------------------------------------------------- */
 
 /* A MAILBOX_STOP or _GO arrived. Poll lock held. */
 void tri_flow_on_mailbox(struct tri_peer *peer,

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "message/pool.h"
 
-/* --- headers ---------------------------------------------------------------- */
+/* --- headers -------------------------------------------------------------- */
 
 void tri_record_of_message(const struct tri_message *message,
                            struct tri_record *record_p)
@@ -46,7 +46,7 @@ struct tri_message *tri_message_of_record(const struct tri_record *record)
     return message;
 }
 
-/* --- what transports raise ------------------------------------------------------ */
+/* --- what transports raise ------------------------------------------------ */
 
 static void *on_accept(void *context, uint64_t node)
 {
@@ -110,7 +110,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
     };
 }
 
-/* --- leaving ---------------------------------------------------------------------------- */
+/* --- leaving -------------------------------------------------------------- */
 
 static bool had_to_do_with(struct tri_peer *peer)
 {
@@ -136,7 +136,7 @@ bool tri_link_all_left(struct tri_link *link)
     return true;
 }
 
-/* --- polling --------------------------------------------------------------------------- */
+/* --- polling -------------------------------------------------------------- */
 
 unsigned tri_link_poll(struct tri_link *link, unsigned budget)
 {
@@ -182,7 +182,7 @@ struct tri_link_census tri_link_census(struct tri_link *link)
     return census;
 }
 
-/* --- life -------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------- */
 
 int tri_link_init(struct tri_link *link, const struct tri_link_config *config)
 {

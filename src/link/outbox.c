@@ -26,7 +26,7 @@
 /* Two flushes of one peer closer than this are worth joining. */
 #define FLUSH_GAP_NS 5000
 
-/* --- flushing ----------------------------------------------------------------- */
+/* --- flushing ------------------------------------------------------------- */
 
 static void mark_dirty(struct tri_peer *peer)
 {
@@ -79,7 +79,7 @@ void tri_link_flush(struct tri_link *link)
     }
 }
 
-/* --- writing to a channel ------------------------------------------------------- */
+/* --- writing to a channel ------------------------------------------------- */
 
 /* Messages whose PULL may be lost, or may have been answered. */
 static void give_up_exposed_locked(struct tri_peer *peer)
@@ -358,7 +358,7 @@ static void pump_locked(struct tri_peer *peer)
     tell_room_locked(peer);
 }
 
-/* --- the peer's lock ----------------------------------------------------------- */
+/* --- the peer's lock ------------------------------------------------------ */
 
 /*
  * Who finds the lock held leaves a mark (`again`) and the holder looks at it
@@ -433,7 +433,7 @@ static bool outbox_is_empty_locked(struct tri_outbox *outbox)
            atomic_load_explicit(&outbox->inbox, memory_order_relaxed) == NULL;
 }
 
-/* --- sending ---------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------- */
 
 /* A transport that gathers records into frames: send them now when the last
  * flush is long ago, else when the sender's turn or the poller comes. */
@@ -598,7 +598,7 @@ void tri_peer_say_bye(struct tri_peer *peer)
     }
 }
 
-/* --- death -------------------------------------------------------------------------------- */
+/* --- death ---------------------------------------------------------------- */
 
 /* The messages of which a channel's unread records are, lane by lane. */
 struct unread {

@@ -37,7 +37,7 @@
 /* Read in one poll: about 100 us, in which other peers wait. */
 #define PART_BYTES (1u << 20)
 
-/* --- sender ----------------------------------------------------------------- */
+/* --- sender --------------------------------------------------------------- */
 
 bool tri_pull_is_wanted_locked(struct tri_peer *peer,
                                const struct tri_outbox *outbox)
@@ -144,7 +144,7 @@ void tri_pull_on_pulled(struct tri_peer *peer, const struct tri_record *record)
     tri_peer_kick(peer);
 }
 
-/* --- receiver --------------------------------------------------------------- */
+/* --- receiver ------------------------------------------------------------- */
 
 /* An answer to an older PULL that was never written is of no use to anybody:
  * its sender has taken that message back. */
@@ -302,7 +302,8 @@ bool tri_pull_on_pull(void *context, void *peer_,
     }
     lane = tri_lane_of(pull.kind);
     arrival = &peer->arrivals[lane];
-    if ((!peer->pullings[lane].active || peer->pullings[lane].pull.id != pull.id) &&
+    if ((!peer->pullings[lane].active ||
+         peer->pullings[lane].pull.id != pull.id) &&
         !begin(link, peer, record, &pull))
         return true;
     bytes = (uint32_t)tri_min(arrival->partial->bytes - arrival->partial_bytes,

@@ -52,7 +52,7 @@ int troupe_rank_alive(troupe_from_t from, int rank)
            !tri_peer_is_dead(&runtime->link.peers[rank]);
 }
 
-/* --- serving ------------------------------------------------------------------- */
+/* --- serving -------------------------------------------------------------- */
 
 struct condition {
     int (*done)(void *arg);
@@ -109,7 +109,7 @@ void troupe_wake(troupe_from_t from)
         tri_worker_wake(guest);
 }
 
-/* --- finding ---------------------------------------------------------------------- */
+/* --- finding -------------------------------------------------------------- */
 
 static uint64_t node_of_rank(const struct tri_runtime *runtime, int rank)
 {
@@ -148,7 +148,7 @@ int troupe_resolve(troupe_from_t from, const char *address,
                         ref_p);
 }
 
-/* --- looking ----------------------------------------------------------------------- */
+/* --- looking -------------------------------------------------------------- */
 
 size_t troupe_dead_letters_take(troupe_t *troupe, troupe_dead_letter_t *letters,
                                 size_t letters_len_max)

@@ -30,7 +30,7 @@
 
 troupe_t *_Atomic tri_node_running;
 
-/* --- steps --------------------------------------------------------------------- */
+/* --- steps ---------------------------------------------------------------- */
 
 static enum tri_log_level log_level_of(const char *text)
 {
@@ -368,7 +368,7 @@ static int open_scheduler(troupe_t *troupe)
     return rc;
 }
 
-/* --- start ------------------------------------------------------------------------ */
+/* --- start ---------------------------------------------------------------- */
 
 static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
 {

@@ -65,7 +65,7 @@ struct node {
 
 static struct node nodes[2];
 
-/* --- the transport ------------------------------------------------------------ */
+/* --- the transport -------------------------------------------------------- */
 
 static struct node *node_of(struct tri_channel *channel)
 {
@@ -183,7 +183,7 @@ static const struct tri_transport_ops net_ops = {
     .resume = net_resume,
 };
 
-/* --- actors: slot is index + 1; `index` is the sender, `type` the number --------- */
+/* --- actors: slot is index + 1; `index` is the sender, `type` the number -- */
 
 static bool push(struct node *node, struct tri_message *message)
 {
@@ -252,7 +252,7 @@ static void end_actor(struct node *node, struct actor *actor)
     actor->awaited = false;
 }
 
-/* --- what the links raise --------------------------------------------------------- */
+/* --- what the links raise ------------------------------------------------- */
 
 static void on_record(void *context, struct tri_peer *peer,
                       const struct tri_record *record, const void *payload)
@@ -309,7 +309,7 @@ static void on_died(void *context, struct tri_peer *peer)
     (void)context, (void)peer;
 }
 
-/* --- two nodes ----------------------------------------------------------------------- */
+/* --- two nodes ------------------------------------------------------------ */
 
 static void open_node(int i)
 {
@@ -387,7 +387,7 @@ static void poll_both(void)
             quiet = 0;
 }
 
-/* --- one after the other ------------------------------------------------------------- */
+/* --- one after the other -------------------------------------------------- */
 
 static void test_stop_and_go(void **state)
 {
@@ -513,7 +513,7 @@ static void test_stopped_set(void **state)
     close_pair();
 }
 
-/* --- random schedules ------------------------------------------------------------------ */
+/* --- random schedules ----------------------------------------------------- */
 
 static uint32_t random_bytes(struct tri_random *random)
 {

@@ -66,7 +66,7 @@ static int on_report(troupe_self_t *self, struct box *b, const box_report_t *m)
 TROUPE_ACTOR(box, struct box, .put = on_put, .hold = on_hold,
              .flood = on_flood, .report = on_report)
 
-/* --- helpers ---------------------------------------------------------------- */
+/* --- helpers -------------------------------------------------------------- */
 
 static troupe_t *start(int workers, uint32_t send_timeout_ms)
 {
@@ -126,7 +126,7 @@ static void ask_in_vain(troupe_t *troupe, box_ref_t box)
     assert_true(tri_now_ns() - begin_ns < SOON_MS / 2 * TRI_NS_PER_MS);
 }
 
-/* --- policies: without workers, nobody takes anything out ----------------------- */
+/* --- policies: without workers, nobody takes anything out ----------------- */
 
 static void test_fail(void **state)
 {
@@ -213,7 +213,7 @@ static void test_unknown_policy(void **state)
     assert_int_equal(troupe_stop(&troupe), 0);
 }
 
-/* --- waiting ----------------------------------------------------------------------- */
+/* --- waiting -------------------------------------------------------------- */
 
 /* One line in main is enough, whoever runs the actor. */
 static void test_wait(void **state)
@@ -326,7 +326,7 @@ static void test_not_waiting(void **state)
     assert_int_equal(troupe_stop(&troupe), 0);
 }
 
-/* --- threads ----------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------- */
 
 struct sender {
     troupe_t *troupe;
