@@ -84,23 +84,29 @@ static enum tri_push put_back(struct tri_mailbox *box,
 /*
  * Takes the new messages out, drops the oldest and puts the rest back with the
  * new one in front. The lock keeps the owner from taking messages that are
- * newer than those in our hands; others may push meanwhile.
+ * newer than those in our hands; others may push meanwhile. It is also held
+ * once between the actor's end and the next one in its cell (troupe_spawn), so
+ * that one is not meant when the generation is right. To the next one the
+ * message is a stray.
  */
 static void replace_oldest(struct tri_runtime *runtime,
                            struct tri_actor *actor,
                            struct tri_message *message)
 {
-    struct tri_message *oldest;
+    struct tri_message *oldest = NULL;
     enum tri_push pushed;
 
     tri_lock_acquire(&actor->take_lock);
-    message->next = tri_mailbox_take_new(&actor->mailbox);
-    oldest = length_of(message) >
-                     atomic_load_explicit(&actor->mailbox.limit,
-                                          memory_order_relaxed)
-                 ? take_oldest(message)
-                 : NULL;
-    pushed = put_back(&actor->mailbox, message);
+    if (atomic_load_explicit(&actor->generation, memory_order_relaxed) !=
+        message->generation) {
+        pushed = tri_mailbox_push(&actor->mailbox, message, false);
+    } else {
+        message->next = tri_mailbox_take_new(&actor->mailbox);
+        if (length_of(message) > atomic_load_explicit(&actor->mailbox.limit,
+                                                      memory_order_relaxed))
+            oldest = take_oldest(message);
+        pushed = put_back(&actor->mailbox, message);
+    }
     tri_lock_release(&actor->take_lock);
     if (oldest != NULL)
         drop(runtime, oldest);
