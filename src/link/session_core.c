@@ -449,6 +449,7 @@ void tri_session_end(struct tri_session *session,
         session->rx[lane].ack_due_ns = TRI_NS_NEVER;
         session->rx[lane].echo_owed = 0;
         session->rx[lane].unacked_frames = 0;
+        session->rx[lane].told_credit = credit_of(session, lane);
         assert(!is_waiting(tx));
     }
 }
@@ -815,7 +816,8 @@ static const char *check_rx(const struct tri_session *session, unsigned lane)
         rx->delivered + held_bytes > credit_of(session, lane))
         return "R2";
     if (rx->ack_due_ns == TRI_NS_NEVER &&
-        (rx->unacked_frames > 0 || rx->echo_owed != 0))
+        (rx->unacked_frames > 0 || rx->echo_owed != 0 ||
+         rx->told_credit < credit_of(session, lane)))
         return "R3";
     return rx->told_credit <= credit_of(session, lane) ? NULL : "B1";
 }

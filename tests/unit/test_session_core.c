@@ -302,6 +302,68 @@ static void test_gap(void **state)
     assert_rests(pair, &pair->b);
 }
 
+/* What arrives on a lane tells nothing of a frame of another one, that was
+ * handed over earlier and is not acknowledged yet. */
+static void test_lanes_apart(void **state)
+{
+    struct pair *pair = *state;
+    struct tri_frame data, lost, frame;
+    struct tri_held held = { .number = 2, .bytes = BYTES };
+
+    store(pair, &pair->a, TRI_LANE_DATA, BYTES);
+    send_stored(pair, &pair->a, &data);
+    store(pair, &pair->a, TRI_LANE_REPLY, BYTES);
+    store(pair, &pair->a, TRI_LANE_REPLY, BYTES);
+    send_stored(pair, &pair->a, &lost);
+    send_stored(pair, &pair->a, &frame);
+    deliver(pair, &pair->b, &data);
+    assert_int_equal(receive(pair, &pair->b, &frame), TRI_SESSION_HOLD);
+    tri_session_hold(&pair->b.session, TRI_LANE_REPLY, &held);
+    assert_int_equal(send_ack(pair, &pair->b, &pair->a).ack_lane,
+                     TRI_LANE_REPLY);
+    send_stored(pair, &pair->a, &frame);
+    assert_int_equal(frame.lane, TRI_LANE_REPLY);
+    assert_int_equal(frame.number, 1);
+    assert_quiet(pair, &pair->a);
+}
+
+/* What goes out again and arrives tells of what went out before it, whatever
+ * the numbers; and a frame that comes twice is acknowledged again. */
+static void test_order_of_hand_over(void **state)
+{
+    struct pair *pair = *state;
+    struct tri_frame frames[4], frame;
+    struct tri_held held = { .number = 2, .bytes = BYTES };
+
+    for (unsigned i = 0; i < 4; i++) {
+        store(pair, &pair->a, TRI_LANE_DATA, BYTES);
+        send_stored(pair, &pair->a, &frames[i]);
+    }
+    assert_int_equal(receive(pair, &pair->b, &frames[1]), TRI_SESSION_HOLD);
+    tri_session_hold(&pair->b.session, TRI_LANE_DATA, &held);
+    send_ack(pair, &pair->b, &pair->a);
+    assert_int_equal(send_stored(pair, &pair->a, &frame)->number, 1);
+    assert_quiet(pair, &pair->a);
+    assert_int_equal(receive(pair, &pair->b, &frame), TRI_SESSION_DELIVER);
+    assert_ptr_equal(tri_session_next_held(&pair->b.session, TRI_LANE_DATA),
+                     &held);
+    consume(pair, &pair->b, TRI_LANE_DATA, 2 * BYTES);
+    pair->now_ns += 1 * MS;
+    frame = send_ack(pair, &pair->b, &pair->a);
+    assert_int_equal(frame.ack, 2);
+    assert_int_equal(frame.sack, 0);
+    for (unsigned i = 3; i <= 4; i++) {
+        assert_int_equal(send_stored(pair, &pair->a, &frame)->number, i);
+        deliver(pair, &pair->b, &frame);
+    }
+    pair->now_ns += 1 * MS;
+    send_ack(pair, &pair->b, &pair->a);
+    assert_rests(pair, &pair->a);
+    assert_int_equal(receive(pair, &pair->b, &frame), TRI_SESSION_DROP);
+    pair->now_ns += 1 * MS;
+    assert_int_equal(send_ack(pair, &pair->b, &pair->a).ack, 4);
+}
+
 /* What was held without memory is lost, and comes again. */
 static void test_no_memory(void **state)
 {
@@ -605,6 +667,8 @@ int main(void)
         TEST(test_thresholds),
         TEST(test_priority),
         TEST(test_gap),
+        TEST(test_lanes_apart),
+        TEST(test_order_of_hand_over),
         TEST(test_no_memory),
         TEST(test_probe),
         TEST(test_probe_is_exact),
