@@ -59,7 +59,7 @@ static const struct tri_address *on_address(void *context, uint64_t node)
 {
     struct tri_peer *peer = tri_link_find(context, node);
 
-    return peer != NULL ? &peer->address : NULL;
+    return peer != NULL && !tri_peer_is_dead(peer) ? &peer->address : NULL;
 }
 
 void tri_link_garbage(struct tri_link *link, const char *reason)

@@ -281,11 +281,13 @@ static int session_connect(struct tri_transport *base, uint64_t node,
 {
     struct session_transport *transport = tri_session_transport_of(base);
     struct session_remote *remote;
-    int rc = tri_session_remote_get(transport, node, address, peer, &remote);
+    int rc = tri_session_remote_get(transport, node, address, &remote);
 
     if (rc != 0)
         return rc;
-    remote->is_connected = true;
+    remote->peer = peer;
+    /* release: peer, for who tells of room */
+    atomic_store_explicit(&remote->is_connected, true, memory_order_release);
     *channel_p = &remote->base;
     return 0;
 }

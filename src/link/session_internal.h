@@ -93,16 +93,16 @@ struct session_remote {
     struct tri_channel base;
     struct session_transport *transport;
     uint64_t node;
-    void *peer; /* the link's */
     struct tri_line *line;
     struct tri_seal *seal; /* closes under lock, opens in poll; or NULL */
     uint8_t version;
 
     /* The link's, serialized by it. */
+    void *peer; /* for `writable` */
     struct session_buffer *filling[TRI_LANES];
     enum tri_lane reserved_lane;
     size_t reserved_bytes;
-    bool is_connected; /* the link has it as its channel */
+    _Atomic bool is_connected; /* the link has it as its channel */
 
     /* Under lock. */
     pthread_mutex_t lock;
@@ -116,6 +116,7 @@ struct session_remote {
     unsigned frames_len[TRI_LANES + 1];
 
     /* Poll's. */
+    void *source; /* for `record`: what accept returned; NULL: not asked yet */
     struct session_held_list blocked; /* data that the link did not take */
     bool is_blocked;
     bool is_touched;
@@ -178,6 +179,9 @@ struct session_buffer *tri_session_buffer_take(struct session_remote *remote,
                                                unsigned lane);
 void tri_session_buffer_give(struct session_buffer *buffer);
 
+/* True when the limit lets the lane have one more. */
+bool tri_session_buffer_may_take(struct session_remote *remote, unsigned lane);
+
 /* --- session_tx.c ------------------------------------------------------------ */
 
 int tri_session_reserve(struct tri_channel *channel, enum tri_lane lane,
@@ -222,7 +226,7 @@ void tri_session_drop_held(struct session_remote *remote);
  * versions), and those of the carrier's connect.
  */
 int tri_session_remote_get(struct session_transport *transport, uint64_t node,
-                           const struct tri_address *address, void *peer,
+                           const struct tri_address *address,
                            struct session_remote **remote_p);
 
 /* The remote of a node, or NULL. */

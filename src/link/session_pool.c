@@ -67,6 +67,17 @@ static bool may_take_pooled(const struct session_pool *pool,
            pool->shared_len < SESSION_SHARED_FRAMES_MAX;
 }
 
+bool tri_session_buffer_may_take(struct session_remote *remote, unsigned lane)
+{
+    struct session_pool *pool = &remote->transport->pool;
+    bool may;
+
+    tri_lock_acquire(&pool->lock);
+    may = may_take_pooled(pool, remote, lane);
+    tri_lock_release(&pool->lock);
+    return may;
+}
+
 struct session_buffer *tri_session_buffer_take(struct session_remote *remote,
                                                unsigned lane)
 {

@@ -106,7 +106,7 @@ void tri_session_remote_free(struct session_remote *remote)
 }
 
 static int remote_make(struct session_transport *transport, uint64_t node,
-                       const struct tri_address *address, void *peer,
+                       const struct tri_address *address,
                        struct session_remote **remote_p)
 {
     const struct tri_carrier_ops *ops = transport->carrier->ops;
@@ -123,7 +123,6 @@ static int remote_make(struct session_transport *transport, uint64_t node,
     remote->base.transport = &transport->base;
     remote->transport = transport;
     remote->node = node;
-    remote->peer = peer;
     remote->version = version;
     pthread_mutex_init(&remote->lock, NULL);
     STAILQ_INIT(&remote->blocked);
@@ -141,7 +140,7 @@ static int remote_make(struct session_transport *transport, uint64_t node,
 }
 
 int tri_session_remote_get(struct session_transport *transport, uint64_t node,
-                           const struct tri_address *address, void *peer,
+                           const struct tri_address *address,
                            struct session_remote **remote_p)
 {
     const struct tri_transport_events *events = &transport->config.events;
@@ -156,7 +155,7 @@ int tri_session_remote_get(struct session_transport *transport, uint64_t node,
         rc = !address ? TROUPE_ENODE
              : transport->remotes_len >= transport->config.peers_max
                  ? TROUPE_ELIMIT
-                 : remote_make(transport, node, address, peer, &remote);
+                 : remote_make(transport, node, address, &remote);
         if (rc == 0) {
             SLIST_INSERT_HEAD(bucket_of(transport, node), remote, bucket);
             transport->remotes_len++;

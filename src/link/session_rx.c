@@ -83,7 +83,7 @@ static bool deliver_records(struct session_remote *remote, enum tri_lane lane,
     while (*records > 0) {
         const struct tri_record *record = (const void *)(data + *at);
 
-        if (!events->record(events->context, remote->peer, lane, record,
+        if (!events->record(events->context, remote->source, lane, record,
                             record + 1))
             return false;
         transport->delivered++;
@@ -160,7 +160,7 @@ void tri_session_resume(struct tri_transport *base, void *peer)
     pthread_mutex_lock(&transport->table_lock);
     for (uint32_t i = 0; i <= transport->buckets_mask && !remote; i++)
         SLIST_FOREACH(remote, &transport->buckets[i], bucket)
-            if (remote->peer == peer)
+            if (remote->source == peer)
                 break;
     pthread_mutex_unlock(&transport->table_lock);
     if (!remote || !remote->is_blocked)
@@ -185,14 +185,15 @@ static struct session_remote *remote_of(struct session_transport *transport,
 {
     const struct tri_transport_events *events = &transport->config.events;
     struct session_remote *remote = tri_session_remote_find(transport, node);
-    void *peer;
+    void *source;
 
-    if (tri_likely(remote != NULL))
+    if (tri_likely(remote && remote->source))
         return remote;
-    peer = node != 0 ? events->accept(events->context, node) : NULL;
-    if (!peer ||
-        tri_session_remote_get(transport, node, NULL, peer, &remote) != 0)
+    source = node != 0 ? events->accept(events->context, node) : NULL;
+    if (!source || (!remote && tri_session_remote_get(transport, node, NULL,
+                                                      &remote) != 0))
         return NULL;
+    remote->source = source;
     return remote;
 }
 
@@ -311,7 +312,7 @@ static bool is_forgotten(struct session_remote *remote)
         &remote->transport->config.events;
 
     return !remote->is_connected &&
-           !events->accept(events->context, remote->node);
+           !events->address(events->context, remote->node);
 }
 
 void tri_session_finish_touched(struct session_transport *transport)

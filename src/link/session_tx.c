@@ -358,16 +358,36 @@ void tri_session_each_unread(struct tri_channel *channel,
 
 /* --- the carrier's events ---------------------------------------------------- */
 
+/* True when what the lane was refused may be had now. What is being filled is
+ * the link's to look into: it may be a full frame. */
+static bool can_go_on_locked(struct session_remote *remote, enum tri_lane lane,
+                             uint64_t now_ns)
+{
+    if (lane == TRI_LANE_DATA && is_under_way_locked(remote))
+        return false;
+    return remote->filling[lane]
+               ? tri_session_may_store(&remote->core, lane,
+                                       TRI_FRAME_BYTES_MAX, now_ns)
+               : tri_session_buffer_may_take(remote, lane);
+}
+
 void tri_session_tell_writable(struct session_remote *remote)
 {
     const struct tri_transport_events *events =
         &remote->transport->config.events;
-    bool tell;
+    bool tell = false;
 
     pthread_mutex_lock(&remote->lock);
-    tell = remote->want != 0 && !remote->is_ended && remote->is_connected;
-    if (tell)
-        remote->want = 0;
+    if (remote->want != 0 && !remote->is_ended && remote->is_connected) {
+        uint64_t now_ns = tri_now_ns();
+
+        for (unsigned lane = 0; lane < TRI_LANES; lane++)
+            if (remote->want & 1u << lane &&
+                can_go_on_locked(remote, (enum tri_lane)lane, now_ns)) {
+                remote->want &= ~(1u << lane);
+                tell = true;
+            }
+    }
     pthread_mutex_unlock(&remote->lock);
     if (tell)
         events->writable(events->context, remote->peer);

@@ -54,7 +54,7 @@ struct tri_transport_events {
     void *(*accept)(void *context, uint64_t node);
 
     /* Where a node is that was accepted, for a transport that has to answer
-     * it before the link connects; NULL: not known. Pure. */
+     * it before the link connects; NULL: not known, or dead. Pure. */
     const struct tri_address *(*address)(void *context, uint64_t node);
 
     /*

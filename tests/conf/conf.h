@@ -28,6 +28,8 @@ struct conf_transport {
     bool nobody;           /* connect to a node that closed says ENODE */
     bool checks;           /* a malformed record from a peer is garbage */
     bool lanes;            /* apart from each other; data may be refused */
+    bool exact;            /* what the link refuses counts as unread, record
+                              by record */
     bool reconnects;       /* a channel can be made again between the living,
                               and `ended` tells of the old one's end */
     bool threads;          /* moves by itself, not by `step`: may be driven by

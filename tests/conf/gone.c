@@ -59,7 +59,7 @@ static void expect_unread(struct conf_end *end, enum tri_lane lane,
 /* An end that knows how many records are not taken over yet. */
 static bool knows_unread(const struct conf_transport *transport)
 {
-    return transport->lanes && transport->ops->each_unread &&
+    return transport->exact && transport->ops->each_unread &&
            transport->ops->unread;
 }
 

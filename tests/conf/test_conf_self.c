@@ -9,6 +9,7 @@ int main(void)
         .nobody = true,
         .checks = true,
         .lanes = true,
+        .exact = true,
         .reconnects = true,
         .threads = true,
     });
