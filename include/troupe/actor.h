@@ -33,11 +33,33 @@ typedef struct troupe_class {
                    const void *message);
 } troupe_class_t;
 
+/*
+ * What becomes of a message that finds its actor's mailbox full. An ask that is
+ * refused or dropped fails at once with EFULL under every policy but WAIT.
+ * Messages dropped by DROP_NEW and DROP_OLD are counted in troupe_stats and
+ * leave no dead letter.
+ */
+enum troupe_overflow {
+    /* Its sender waits, or is told: on this node a handler gets EFULL and a
+     * thread of the program waits for room, see troupe_tell; messages of other
+     * nodes are kept in order, in bounded memory (option parked_bytes_max), and
+     * their senders are stopped in the same way, until there is room. */
+    TROUPE_WAIT,
+    /* It is refused: EFULL at once to senders of this node; to others a dead
+     * letter with EFULL. */
+    TROUPE_FAIL,
+    TROUPE_DROP_NEW, /* it is dropped */
+    TROUPE_DROP_OLD, /* the oldest that is not being handled yet is dropped:
+                        for values of which only the latest count */
+    TROUPE_DEAD_LETTER, /* it becomes a dead letter with EFULL, wherever its
+                           sender is; to the sender it was sent */
+};
+
 /* How to spawn. All zero: the defaults. */
 typedef struct troupe_spawn_options {
     const char *name;          /* unique on the node; NULL: anonymous */
     uint32_t mailbox_len_max;  /* 1 to 65535; 0: option mailbox_len_max */
-    uint32_t reserved;
+    uint32_t overflow;         /* enum troupe_overflow */
 } troupe_spawn_options_t;
 
 /*

@@ -52,10 +52,13 @@ typedef struct troupe_protocol {
 
 /*
  * Sends a copy of `message` to `to`.
- * Context: any thread, or an actor with its self. Blocking: never.
- * Errors: EFULL (the mailbox of a local receiver, or the way to its node, is
- * full: nothing was sent), ENOACTOR (local), ENODE, ETOOBIG, ENOMEM, EINVAL,
- * ESTOPPING. What fails later, on a remote node, comes back as a dead letter.
+ * Context: any thread, or an actor with its self. Blocking: never in a handler.
+ * A thread of the program that finds no room waits for it, serving this node's
+ * actors meanwhile, for up to send_timeout_ms (0: not at all).
+ * Errors: EFULL (the receiver's mailbox, here or on another node, or the way to
+ * its node is full: nothing was sent; see troupe_overflow in troupe/actor.h),
+ * ENOACTOR (local), ENODE, ETOOBIG, ENOMEM, EINVAL, ESTOPPING. What fails
+ * later, on a remote node, comes back as a dead letter.
  */
 int troupe_tell(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
                 const void *message, size_t bytes);
@@ -88,7 +91,7 @@ size_t troupe_message_tail_bytes(const void *message);
 /*
  * Sends a request and waits for its one outcome, serving this node's actors
  * meanwhile. On success the fixed part of the result is copied to result_p
- * (NULL: not wanted).
+ * (NULL: not wanted). Waiting for room to send is part of its time.
  * Context: any thread of the program; ECONTEXT in a handler (use
  * troupe_ask_then). Blocking: up to timeout_ms.
  * Errors: as troupe_tell, ETIMEDOUT, ENOREPLY, EFAILED, ETYPE, ENODE (it died

@@ -57,6 +57,13 @@ typedef struct troupe_options {
     size_t message_bytes_max;    /* one message */
     size_t memory_bytes_max;     /* all messages of this node together */
     size_t outbox_bytes_max;     /* waiting for one peer */
+    /* What one peer sent to actors whose mailboxes are full and is kept until
+     * they have room; beyond it, by one message, nothing more is taken from it
+     * but control and replies. So a node never holds more for full mailboxes
+     * than this and two messages (one more arriving in pieces) for each other
+     * node, beside what the rings hold. */
+    size_t parked_bytes_max;
+    uint32_t send_timeout_ms;    /* how long a thread's tell waits for room */
     uint32_t ask_timeout_ms;     /* the default deadline */
     uint32_t stop_timeout_ms;    /* until troupe_stop gives up waiting */
     const char *log;             /* "error", "warn", "info" or "debug" */
@@ -137,6 +144,8 @@ typedef struct troupe_stats {
     uint64_t received_remote; /* records from other nodes */
     uint64_t refused;         /* malformed or foreign records dropped */
     uint64_t dead_letters;
+    uint64_t dropped;         /* by TROUPE_DROP_NEW and TROUPE_DROP_OLD */
+    uint64_t parked;          /* messages that wait for room in a mailbox */
     uint32_t workers;
     uint32_t peers_ring;   /* connected over rings */
     uint32_t peers_fabric; /* connected over the fabric */

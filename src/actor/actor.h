@@ -35,6 +35,10 @@ struct tri_actor {
     struct tri_actor *free_next;  /* in a list of free cells */
     struct tri_name *name;        /* owner's, like the rest, but seldom used */
     int32_t stop_reason;
+    _Atomic uint16_t awaited;  /* not 0: somebody waits for room; the owner
+                                  counts turns */
+    _Atomic uint16_t overflow; /* enum troupe_overflow; written at spawn */
+    struct tri_lock take_lock; /* TROUPE_DROP_OLD: held by who takes */
 
     /* owner */
     alignas(TRI_CACHE_LINE)

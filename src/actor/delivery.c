@@ -29,7 +29,7 @@ int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
                : TROUPE_ENOACTOR;
 }
 
-/* --- what could not be delivered ------------------------------------------- */
+/* --- what could not be delivered ------------------------------------------ */
 
 static void tell_sender(struct tri_runtime *runtime,
                         const troupe_dead_letter_t *letter)
@@ -127,7 +127,7 @@ void tri_refuse(struct tri_runtime *runtime, struct tri_message *message,
     refuse_to(runtime, message, runtime->node, reason);
 }
 
-/* --- answers ------------------------------------------------------------------ */
+/* --- answers -------------------------------------------------------------- */
 
 int tri_answer(struct tri_runtime *runtime, uint64_t node, uint64_t ask,
                int error, uint32_t type, uint16_t index, const void *payload,
@@ -201,7 +201,7 @@ static void refused(struct tri_runtime *runtime,
     tri_dead_letter(runtime, &letter);
 }
 
-/* --- what the link raises -------------------------------------------------------- */
+/* --- what the link raises ------------------------------------------------- */
 
 /* The time an ask has left, as its sender says. */
 static uint32_t ms_left_of(int32_t value)
@@ -215,9 +215,10 @@ static uint32_t deadline_of(int32_t value)
 }
 
 /* A header on the stack, for a message of which no more is known. */
-static struct tri_message header_of(const struct tri_record *record)
+static void header_init(struct tri_message *header,
+                        const struct tri_record *record)
 {
-    return (struct tri_message){
+    *header = (struct tri_message){
         .bytes = record->total_bytes,
         .index = record->index,
         .kind = record->kind,
@@ -234,19 +235,68 @@ static struct tri_message header_of(const struct tri_record *record)
 static void refuse_record(struct tri_runtime *runtime,
                           const struct tri_record *record, int reason)
 {
-    struct tri_message header = header_of(record);
+    struct tri_message header;
 
+    header_init(&header, record);
     if (record->kind == TRI_TELL || record->kind == TRI_ASK)
         tri_refuse(runtime, &header, reason);
     else if (record->kind == TRI_REPLY)
         tri_asks_complete(&runtime->asks, record->ask, reason, 0, NULL, 0);
 }
 
-static void take_record(struct tri_runtime *runtime,
+/* wait_p: as tri_deliver_or_await. A stop gets in beyond the limit. */
+static int deliver_or_await(struct tri_runtime *runtime,
+                            struct tri_message *message, bool *wait_p)
+{
+    *wait_p = false;
+    return message->kind == TRI_STOP
+               ? tri_deliver(runtime, message, false)
+               : tri_deliver_or_await(runtime, message, wait_p);
+}
+
+/*
+ * A message of another node. It is parked when its mailbox is full, so that its
+ * sender is slowed down, and behind others that are.
+ */
+static __attribute__((noinline)) void
+deliver_or_park(struct tri_runtime *runtime, struct tri_peer *peer,
+                struct tri_message *message)
+{
+    bool park = tri_link_has_parked(peer, message->slot, message->generation);
+    int rc = TROUPE_EFULL;
+
+    if (!park)
+        rc = deliver_or_await(runtime, message, &park);
+    if (rc == TROUPE_EFULL && park)
+        rc = tri_flow_park(peer, message);
+    if (rc != 0)
+        tri_refuse(runtime, message, rc);
+}
+
+static void deliver_from(struct tri_runtime *runtime, struct tri_peer *peer,
+                         struct tri_message *message)
+{
+    struct tri_actor *actor = tri_actor_find(&runtime->actors, message->slot,
+                                             message->generation);
+
+    if (tri_likely(actor != NULL &&
+                   atomic_load_explicit(&peer->parked_len,
+                                        memory_order_relaxed) == 0)) {
+        enum tri_push pushed = tri_mailbox_push(&actor->mailbox, message,
+                                                message->kind != TRI_STOP);
+
+        if (pushed == TRI_PUSH_OWNER)
+            tri_schedule(&runtime->scheduler, actor);
+        if (tri_likely(pushed != TRI_PUSH_FULL))
+            return;
+    }
+    deliver_or_park(runtime, peer, message);
+}
+
+static void take_record(struct tri_runtime *runtime, struct tri_peer *peer,
                         const struct tri_record *record, const void *payload)
 {
     struct tri_message *message;
-    int rc;
 
     message = tri_message_of_record(record);
     if (tri_unlikely(message == NULL)) {
@@ -257,9 +307,7 @@ static void take_record(struct tri_runtime *runtime,
         memcpy(message->payload, payload, record->bytes);
     if (record->kind == TRI_ASK)
         message->deadline_ms = deadline_of(record->value);
-    rc = tri_deliver(runtime, message, record->kind != TRI_STOP);
-    if (tri_unlikely(rc != 0))
-        tri_refuse(runtime, message, rc);
+    deliver_from(runtime, peer, message);
 }
 
 /* Errors are negative, also those that a stranger sends. */
@@ -273,12 +321,11 @@ static void on_record(void *context, struct tri_peer *peer,
 {
     struct tri_runtime *runtime = context;
 
-    (void)peer;
     switch (record->kind) {
     case TRI_TELL:
     case TRI_ASK:
     case TRI_STOP:
-        take_record(runtime, record, payload);
+        take_record(runtime, peer, record, payload);
         break;
     case TRI_REPLY:
         tri_asks_complete(&runtime->asks, record->ask, error_of(record->value),
@@ -300,9 +347,7 @@ static void on_message(void *context, struct tri_peer *peer,
                        struct tri_message *message)
 {
     struct tri_runtime *runtime = context;
-    int rc;
 
-    (void)peer;
     if (message->kind == TRI_REPLY) {
         message->value = error_of(message->value);
         tri_asks_complete_message(&runtime->asks, message->ask, message);
@@ -316,9 +361,27 @@ static void on_message(void *context, struct tri_peer *peer,
         message->deadline_ms = deadline_of(message->value);
         message->value = 0;
     }
-    rc = tri_deliver(runtime, message, true);
+    deliver_from(runtime, peer, message);
+}
+
+static bool on_unpark(void *context, struct tri_peer *peer,
+                      struct tri_message *message)
+{
+    struct tri_runtime *runtime = context;
+    bool wait;
+    int rc = deliver_or_await(runtime, message, &wait);
+
+    (void)peer;
+    if (rc == TROUPE_EFULL && wait)
+        return false;
     if (rc != 0)
         tri_refuse(runtime, message, rc);
+    return true;
+}
+
+static void on_room(void *context)
+{
+    tri_room(context);
 }
 
 static void on_refused(void *context, struct tri_peer *peer,
@@ -337,8 +400,9 @@ static void on_undelivered(void *context, struct tri_peer *peer,
 static void on_lost(void *context, struct tri_peer *peer,
                     const struct tri_record *record, int reason)
 {
-    struct tri_message header = header_of(record);
+    struct tri_message header;
 
+    header_init(&header, record);
     refuse_to(context, &header, peer->node, reason);
 }
 
@@ -351,6 +415,7 @@ static void on_died(void *context, struct tri_peer *peer)
     else
         tri_warn("rank %d has died", peer->rank);
     tri_asks_fail_node(&runtime->asks, peer->node, TROUPE_ENODE);
+    tri_room(runtime); /* in vain */
     troupe_wake((troupe_from_t){ .context_ = runtime });
 }
 
@@ -360,6 +425,8 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
         .context = runtime,
         .record = on_record,
         .message = on_message,
+        .unpark = on_unpark,
+        .room = on_room,
         .refused = on_refused,
         .undelivered = on_undelivered,
         .lost = on_lost,
@@ -367,7 +434,7 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
     };
 }
 
-/* --- what the asks raise ------------------------------------------------------------ */
+/* --- what the asks raise -------------------------------------------------- */
 
 static void on_wake(void *context, struct tri_worker *worker)
 {

@@ -20,7 +20,8 @@
  * Invariants
  *  1. Exactly one party owns an actor that is not IDLE: who replaced IDLE, by
  *     push or claim, and then whoever it hands the actor to.
- *  2. Only the owner takes, and only the owner makes the word IDLE, by a
+ *  2. Only the owner takes (or, under a lock that keeps the owner out, who
+ *     drops old messages: overflow.c), and only it makes the word IDLE, by a
  *     compare-and-swap from EMPTY, so that no message is left unseen.
  *  3. Messages of one sender leave in the order pushed: a push puts its message
  *     before all others; take reverses the whole chain.
@@ -100,6 +101,41 @@ static inline struct tri_message *tri_mailbox_take(struct tri_mailbox *box,
     return (void *)(uintptr_t)(word & TRI_MAILBOX_POINTER);
 }
 
+/* Not the owner: takes what is new, newest first; NULL: nothing. The owner must
+ * be kept from taking until it is put back, or order is lost. */
+static inline struct tri_message *tri_mailbox_take_new(struct tri_mailbox *box)
+{
+    uint64_t word = atomic_load_explicit(&box->word, memory_order_relaxed);
+
+    /* acquire: pairs with the release in tri_mailbox_push */
+    do {
+        if (word == TRI_MAILBOX_IDLE || word == TRI_MAILBOX_EMPTY)
+            return NULL;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &box->word, &word, TRI_MAILBOX_EMPTY, memory_order_acquire,
+        memory_order_relaxed));
+    return (void *)(uintptr_t)(word & TRI_MAILBOX_POINTER);
+}
+
+/* Puts a chain of n, newest first, into a mailbox in which nothing is new;
+ * FULL: something is. */
+static inline enum tri_push tri_mailbox_put(struct tri_mailbox *box,
+                                            struct tri_message *first,
+                                            uint32_t n)
+{
+    uint64_t word = atomic_load_explicit(&box->word, memory_order_relaxed);
+    uint64_t next = (uintptr_t)first |
+                    (uint64_t)tri_min(n, TRI_MAILBOX_LEN_MAX) << 48;
+
+    /* as in tri_mailbox_push */
+    do {
+        if (word != TRI_MAILBOX_IDLE && word != TRI_MAILBOX_EMPTY)
+            return TRI_PUSH_FULL;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &box->word, &word, next, memory_order_acq_rel, memory_order_relaxed));
+    return word == TRI_MAILBOX_IDLE ? TRI_PUSH_OWNER : TRI_PUSH_QUEUED;
+}
+
 /* Owner: true when nothing new is there. */
 static inline bool tri_mailbox_is_empty(struct tri_mailbox *box)
 {
@@ -112,9 +148,11 @@ static inline bool tri_mailbox_release(struct tri_mailbox *box)
 {
     uint64_t word = TRI_MAILBOX_EMPTY;
 
-    /* release: pairs with the acquire in push and claim */
+    /* release: pairs with the acquire in push and claim. seq_cst: what is
+     * looked at behind it (the mark of who waits for room) is looked at after
+     * it; pairs with the fence of who set that. */
     return atomic_compare_exchange_strong_explicit(
-        &box->word, &word, TRI_MAILBOX_IDLE, memory_order_release,
+        &box->word, &word, TRI_MAILBOX_IDLE, memory_order_seq_cst,
         memory_order_relaxed);
 }
 

@@ -23,7 +23,7 @@
 #include "message/pool.h"
 #include "message/type.h"
 
-/* --- taken messages ---------------------------------------------------------- */
+/* --- taken messages ------------------------------------------------------- */
 
 static bool is_urgent(const struct tri_message *message)
 {
@@ -42,7 +42,15 @@ static void take(struct tri_actor *actor)
     struct tri_message *urgent = NULL, *urgent_last = NULL;
     uint32_t n;
 
-    message = tri_mailbox_take(&actor->mailbox, &n);
+    if (tri_unlikely(atomic_load_explicit(&actor->overflow,
+                                          memory_order_relaxed) ==
+                     TROUPE_DROP_OLD)) {
+        tri_lock_acquire(&actor->take_lock);
+        message = tri_mailbox_take(&actor->mailbox, &n);
+        tri_lock_release(&actor->take_lock);
+    } else {
+        message = tri_mailbox_take(&actor->mailbox, &n);
+    }
     /* counted anew: the mailbox's own count saturates */
     for (n = 0; message != NULL; message = next, n++) {
         next = message->next;
@@ -98,7 +106,7 @@ static struct tri_message *pop(struct tri_actor *actor)
     return message;
 }
 
-/* --- one message --------------------------------------------------------------- */
+/* --- one message ---------------------------------------------------------- */
 
 static int receive(struct troupe_self *self, unsigned index,
                    const void *payload)
@@ -226,7 +234,7 @@ static int handle(struct troupe_self *self, struct tri_message *message)
     return rc < 0 ? rc : 0;
 }
 
-/* --- life and end ------------------------------------------------------------------ */
+/* --- life and end --------------------------------------------------------- */
 
 static void stop_actor(struct troupe_self *self)
 {
@@ -254,6 +262,36 @@ static void stop_actor(struct troupe_self *self)
     actor->stop_reason = 0;
 }
 
+/* Turns after which who waits is told of any room: senders that do not wait may
+ * keep the mailbox above half for ever. */
+#define AWAITED_TURNS 8u
+
+static bool is_awaited(struct tri_actor *actor)
+{
+    /* seq_cst: see tri_mailbox_release */
+    return tri_unlikely(atomic_load_explicit(&actor->awaited,
+                                             memory_order_seq_cst) != 0);
+}
+
+/* The end of a turn, the room published: tells who waits when there is enough
+ * of it, so that mailboxes are not stopped and started for each message. */
+static __attribute__((noinline)) void tell_of_room(struct troupe_self *self,
+                                                   struct tri_actor *actor)
+{
+    uint32_t limit = atomic_load_explicit(&actor->mailbox.limit,
+                                          memory_order_relaxed);
+    uint16_t turns = atomic_load_explicit(&actor->awaited,
+                                          memory_order_relaxed);
+
+    if (actor->taken_len > limit / 2 &&
+        (turns < AWAITED_TURNS || actor->taken_len >= limit))
+        atomic_store_explicit(&actor->awaited,
+                              (uint16_t)tri_min(turns + 1u, AWAITED_TURNS),
+                              memory_order_relaxed);
+    else
+        tri_room_in(self->runtime, actor);
+}
+
 /* A cell without an actor: refuses strays until none are left. */
 static void sort_out(struct troupe_self *self)
 {
@@ -268,6 +306,8 @@ static void sort_out(struct troupe_self *self)
         atomic_store_explicit(&actor->mailbox.backlog, 0,
                               memory_order_relaxed);
     } while (!tri_mailbox_release(&actor->mailbox));
+    if (is_awaited(actor)) /* for a message that will be refused */
+        tri_room_in(self->runtime, actor);
 }
 
 static void end_actor(struct troupe_self *self)
@@ -360,5 +400,11 @@ bool tri_actor_run(struct troupe_self *self, struct tri_actor *actor)
         actor->taken_len)
         atomic_store_explicit(&actor->mailbox.backlog, actor->taken_len,
                               memory_order_relaxed);
-    return actor->first != NULL || !tri_mailbox_release(&actor->mailbox);
+    if (is_awaited(actor))
+        tell_of_room(self, actor);
+    if (actor->first != NULL || !tri_mailbox_release(&actor->mailbox))
+        return true;
+    if (is_awaited(actor)) /* set behind the last look */
+        tri_room_in(self->runtime, actor);
+    return false;
 }

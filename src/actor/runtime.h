@@ -39,6 +39,9 @@ struct tri_runtime {
     struct tri_link link;
     struct tri_bell bell;
     _Atomic uint32_t stopping; /* no new actors */
+    _Atomic uint32_t waiting;  /* threads that wait for room */
+    _Atomic uint32_t rooms;    /* grows when there may be some */
+    _Atomic uint64_t dropped;  /* by overflow policies */
     /* Called now and then by the starting thread while it waits; true: call
      * again soon. NULL: none. For requests that can only be tested. */
     bool (*wait_hook)(struct tri_runtime *runtime);
@@ -88,6 +91,13 @@ static inline struct tri_runtime *tri_runtime_of(troupe_from_t from,
 int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
                 bool bounded);
 
+/*
+ * A mailbox is full: does what its actor's policy says. 0: the message is taken
+ * care of. Errors: EFULL, the caller's to deal with.
+ */
+int tri_overflow(struct tri_runtime *runtime, struct tri_actor *actor,
+                 struct tri_message *message);
+
 /* The same for an actor found already. */
 static inline int tri_deliver_to(struct tri_runtime *runtime,
                                  struct tri_actor *actor,
@@ -97,8 +107,21 @@ static inline int tri_deliver_to(struct tri_runtime *runtime,
 
     if (pushed == TRI_PUSH_OWNER)
         tri_schedule(&runtime->scheduler, actor);
-    return tri_unlikely(pushed == TRI_PUSH_FULL) ? TROUPE_EFULL : 0;
+    return tri_unlikely(pushed == TRI_PUSH_FULL)
+               ? tri_overflow(runtime, actor, message)
+               : 0;
 }
+
+/* As tri_deliver. wait_p: on EFULL, whether its actor is to be waited for; then
+ * tri_room_in will say when to try again. */
+int tri_deliver_or_await(struct tri_runtime *runtime,
+                         struct tri_message *message, bool *wait_p);
+
+/* There is room somewhere: who waits tries again. Any thread. */
+void tri_room(struct tri_runtime *runtime);
+
+/* There is room in this actor's mailbox, or it has ended. Its owner. */
+void tri_room_in(struct tri_runtime *runtime, struct tri_actor *actor);
 
 /*
  * Ends a message that cannot be delivered: the asker gets the reason, or the
@@ -134,7 +157,7 @@ static inline struct tri_cells *tri_worker_cells(void)
     return worker != NULL ? &worker->cells : NULL;
 }
 
-/* --- run.c: one turn of an actor ------------------------------------------- */
+/* --- run.c: one turn of an actor ------------------------------------------ */
 
 /*
  * Runs an owned actor: some messages, at most TRI_TURN_LEN. True: it has more
@@ -144,7 +167,7 @@ bool tri_actor_run(struct troupe_self *self, struct tri_actor *actor);
 
 #define TRI_TURN_LEN 64u
 
-/* --- wait.c: threads of the program that wait in a call --------------------- */
+/* --- wait.c: threads of the program that wait in a call ------------------- */
 
 /* A thread's place while it waits: the guest's, or none. */
 struct tri_seat {
@@ -163,10 +186,18 @@ void tri_seat_leave(struct tri_seat *seat);
 int tri_wait(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
              uint64_t deadline_ns);
 
+/*
+ * Calls attempt(arg), which sends to `to`, again and again when there may be
+ * room, until it says something else than EFULL, or the deadline.
+ */
+int tri_send_waiting(struct tri_seat *seat, troupe_ref_t to,
+                     int (*attempt)(void *arg), void *arg,
+                     uint64_t deadline_ns);
+
 /* Handles what is there, without waiting. */
 void tri_serve_once(struct tri_seat *seat);
 
-/* --- send.c ------------------------------------------------------------------- */
+/* --- send.c --------------------------------------------------------------- */
 
 /*
  * Asks a node, this one too, for the actor of a name; waits for it to appear.

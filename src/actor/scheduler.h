@@ -122,7 +122,7 @@ struct tri_scheduler {
     _Atomic uint32_t control_deep; /* asleep without a tick */
 };
 
-/* --- scheduler.c ------------------------------------------------------------- */
+/* --- scheduler.c ---------------------------------------------------------- */
 
 struct tri_scheduler_config {
     uint32_t workers_len;
@@ -168,6 +168,12 @@ static inline bool tri_worker_has_queue(struct tri_worker *worker)
            atomic_load_explicit(&worker->tail, memory_order_relaxed);
 }
 
+/* Has a worker poll at the end of its turn. Owner only. */
+static inline void tri_worker_poll_soon(struct tri_worker *worker)
+{
+    worker->turns_since_poll = UINT32_MAX - 1;
+}
+
 /* Wakes one sleeping worker, if nobody is searching. */
 void tri_scheduler_wake_one(struct tri_scheduler *scheduler);
 
@@ -186,7 +192,7 @@ uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler);
 /* True when no actor runs or waits to run, apart from the guest's own turn. */
 bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler);
 
-/* --- poll.c: the poll role ------------------------------------------------------ */
+/* --- poll.c: the poll role ------------------------------------------------ */
 
 /*
  * Polls in the role, then sleeps, until there is work, `wanted` returns true,
@@ -207,7 +213,7 @@ void tri_poll_release(struct tri_scheduler *scheduler);
 /* Makes the role's holder look up, if it sleeps. */
 void tri_poll_kick(struct tri_scheduler *scheduler);
 
-/* --- control.c -------------------------------------------------------------------- */
+/* --- control.c ------------------------------------------------------------ */
 
 void *tri_control_main(void *scheduler);
 

@@ -28,7 +28,7 @@ static int check_size(const struct tri_runtime *runtime, size_t bytes)
     return bytes <= runtime->options.message_bytes_max ? 0 : TROUPE_ETOOBIG;
 }
 
-/* --- sending a message, wherever to ------------------------------------------ */
+/* --- sending a message, wherever to --------------------------------------- */
 
 /* What is to be sent, before it has memory. */
 struct parcel {
@@ -110,6 +110,9 @@ static int send_parcel(struct tri_runtime *runtime, const struct parcel *parcel)
     peer = tri_link_find(&runtime->link, parcel->to_node);
     if (tri_unlikely(peer == NULL))
         return TROUPE_ENODE;
+    if (bounded && tri_link_is_stopped(peer, parcel->record.slot,
+                                       parcel->record.generation))
+        return TROUPE_EFULL;
     return tri_link_send(peer, &parcel->record, parcel->payload, !bounded);
 }
 
@@ -154,22 +157,84 @@ static int tell_here(struct tri_runtime *runtime, const troupe_self_t *self,
     return rc;
 }
 
-int troupe_tell(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
-                const void *message, size_t bytes)
-{
-    troupe_self_t *self;
-    struct tri_runtime *runtime = tri_runtime_of(from, &self);
-    struct parcel parcel;
-    int rc = check_message(runtime, type, message, bytes);
+/* --- waiting for room ----------------------------------------------------- */
 
-    if (tri_unlikely(rc != 0))
-        return rc;
+/* A handler must not wait: it would hold up its worker. */
+static bool is_in_handler(const troupe_self_t *self)
+{
+    struct tri_worker *worker = tri_worker_current();
+
+    return self != NULL || worker != NULL;
+}
+
+/* A send from a thread of the program found no room: waits for some, in a seat
+ * of its own. */
+static __attribute__((noinline)) int
+wait_for_room(struct tri_runtime *runtime, const troupe_self_t *self,
+              troupe_ref_t to, int (*attempt)(void *arg), void *arg)
+{
+    uint32_t timeout_ms = runtime->options.send_timeout_ms;
+    struct tri_seat seat;
+    int rc;
+
+    if (is_in_handler(self) || timeout_ms == 0)
+        return TROUPE_EFULL;
+    tri_seat_take(runtime, &seat);
+    rc = tri_send_waiting(&seat, to, attempt, arg,
+                          tri_deadline_ns((int)timeout_ms));
+    tri_seat_leave(&seat);
+    return rc;
+}
+
+/* --- tell ----------------------------------------------------------------- */
+
+static inline int tell(struct tri_runtime *runtime, const troupe_self_t *self,
+                       troupe_ref_t to, troupe_type_t *type,
+                       const void *message, size_t bytes)
+{
+    struct parcel parcel;
+
     if (tri_likely(to.node == runtime->node))
         return tell_here(runtime, self, to, type, message, bytes);
     parcel_init(&parcel, TRI_TELL, to, sender_of(runtime, self), message,
                 bytes);
     parcel_set_type(&parcel, type);
     return send_parcel(runtime, &parcel);
+}
+
+/* The arguments of a tell that found no room. */
+struct late_tell {
+    struct tri_runtime *runtime;
+    troupe_ref_t to;
+    troupe_type_t *type;
+    const void *message;
+    size_t bytes;
+};
+
+static int tell_again(void *arg)
+{
+    struct late_tell *late = arg;
+
+    return tell(late->runtime, NULL, late->to, late->type, late->message,
+                late->bytes);
+}
+
+int troupe_tell(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
+                const void *message, size_t bytes)
+{
+    troupe_self_t *self;
+    struct tri_runtime *runtime = tri_runtime_of(from, &self);
+    int rc = check_message(runtime, type, message, bytes);
+
+    if (tri_unlikely(rc != 0))
+        return rc;
+    rc = tell(runtime, self, to, type, message, bytes);
+    if (tri_unlikely(rc == TROUPE_EFULL)) {
+        struct late_tell late = { runtime, to, type, message, bytes };
+
+        rc = wait_for_room(runtime, self, to, tell_again, &late);
+    }
+    return rc;
 }
 
 int troupe_stop_actor(troupe_from_t from, troupe_ref_t ref)
@@ -196,11 +261,14 @@ static int send_message(struct tri_runtime *runtime,
     if (to.node == runtime->node)
         return tri_deliver(runtime, message, bounded);
     peer = tri_link_find(&runtime->link, to.node);
-    return peer != NULL ? tri_link_send_message(peer, message, !bounded)
-                        : TROUPE_ENODE;
+    if (peer == NULL)
+        return TROUPE_ENODE;
+    if (bounded && tri_link_is_stopped(peer, to.slot, to.generation))
+        return TROUPE_EFULL;
+    return tri_link_send_message(peer, message, !bounded);
 }
 
-/* --- messages built in place ---------------------------------------------------- */
+/* --- messages built in place ---------------------------------------------- */
 
 static void *new_message(troupe_from_t from, troupe_type_t *type,
                          size_t fixed_bytes, size_t tail_bytes, uint16_t tail,
@@ -245,11 +313,25 @@ void *troupe_result_new(troupe_from_t from, troupe_type_t *type,
                                       TRI_REPLY);
 }
 
+struct late_send {
+    struct tri_runtime *runtime;
+    struct tri_message *message;
+    troupe_ref_t to;
+};
+
+static int send_again(void *arg)
+{
+    struct late_send *late = arg;
+
+    return send_message(late->runtime, late->message, late->to, true);
+}
+
 int troupe_send(troupe_from_t from, troupe_ref_t to, void *content)
 {
     troupe_self_t *self;
     struct tri_runtime *runtime = tri_runtime_of(from, &self);
     struct tri_message *message;
+    int rc;
 
     if (runtime == NULL || content == NULL)
         return TROUPE_EINVAL;
@@ -257,7 +339,13 @@ int troupe_send(troupe_from_t from, troupe_ref_t to, void *content)
     message->kind = TRI_TELL; /* a kept ask is passed on as a tell */
     message->ask = 0;
     message->sender = sender_of(runtime, self);
-    return send_message(runtime, message, to, true);
+    rc = send_message(runtime, message, to, true);
+    if (tri_unlikely(rc == TROUPE_EFULL)) {
+        struct late_send late = { runtime, message, to };
+
+        rc = wait_for_room(runtime, self, to, send_again, &late);
+    }
+    return rc;
 }
 
 void troupe_drop(const void *content)
@@ -273,7 +361,7 @@ size_t troupe_message_tail_bytes(const void *content)
     return message->bytes - message->fixed_bytes;
 }
 
-/* --- asking and waiting ------------------------------------------------------------ */
+/* --- asking and waiting --------------------------------------------------- */
 
 static bool is_done(void *arg)
 {
@@ -292,14 +380,6 @@ static int timeout_of(const struct tri_runtime *runtime, int timeout_ms,
     *timeout_ms_p = timeout_ms == 0 ? runtime->options.ask_timeout_ms
                                     : (uint32_t)timeout_ms;
     return 0;
-}
-
-/* A handler must not wait: it would hold up its worker. */
-static bool is_in_handler(const troupe_self_t *self)
-{
-    struct tri_worker *worker = tri_worker_current();
-
-    return self != NULL || worker != NULL;
 }
 
 static int wait_for(struct tri_runtime *runtime, struct tri_seat *seat,
@@ -326,6 +406,23 @@ static int send_request(struct tri_runtime *runtime,
     return send_message(runtime, built, parcel_to(parcel), true);
 }
 
+struct late_request {
+    struct tri_runtime *runtime;
+    struct parcel *parcel;
+    struct tri_message *built;
+    uint64_t deadline_ns;
+};
+
+/* The callee gets what is left of the time. */
+static int request_again(void *arg)
+{
+    struct late_request *late = arg;
+
+    parcel_set_ask(late->parcel, late->parcel->record.ask,
+                   tri_ms_left(late->deadline_ns, tri_now_ns()));
+    return send_request(late->runtime, late->parcel, late->built);
+}
+
 /* Sends a prepared request and waits in a seat of its own. */
 static int ask_and_wait(struct tri_runtime *runtime, struct parcel *parcel,
                         struct tri_message *built, const troupe_type_t *type,
@@ -349,6 +446,13 @@ static int ask_and_wait(struct tri_runtime *runtime, struct parcel *parcel,
     if (rc == 0) {
         parcel_set_ask(parcel, id, timeout_ms);
         rc = send_request(runtime, parcel, built);
+        if (rc == TROUPE_EFULL) {
+            struct late_request late = { runtime, parcel, built,
+                                         spec.deadline_ns };
+
+            rc = tri_send_waiting(&seat, parcel_to(parcel), request_again,
+                                  &late, spec.deadline_ns);
+        }
         if (rc == 0) {
             built = NULL;
             rc = wait_for(runtime, &seat, waiter, id, spec.deadline_ns);
@@ -450,7 +554,7 @@ int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
     return rc == TROUPE_ETIMEDOUT ? TROUPE_ENONAME : rc;
 }
 
-/* --- asking from an actor ---------------------------------------------------------- */
+/* --- asking from an actor ------------------------------------------------- */
 
 int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
                     const void *message, size_t bytes, int timeout_ms,
@@ -500,7 +604,7 @@ int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
     return 0;
 }
 
-/* --- replying ------------------------------------------------------------------------ */
+/* --- replying ------------------------------------------------------------- */
 
 /* The ask being handled, if it still wants an answer. */
 static bool has_open_ask(const troupe_self_t *self)
@@ -620,7 +724,7 @@ int troupe_reply_error_to(troupe_from_t from, troupe_token_t token, int error)
     return answer(runtime, token, error, NULL, 0);
 }
 
-/* --- the message being handled --------------------------------------------------------- */
+/* --- the message being handled -------------------------------------------- */
 
 int troupe_forward(troupe_self_t *self, troupe_ref_t to)
 {

@@ -15,7 +15,8 @@ static int check_options(const struct tri_runtime *runtime,
     if (runtime == NULL || actor_class == NULL ||
         actor_class->receive == NULL || actor_class->protocol == NULL)
         return TROUPE_EINVAL;
-    if (options->mailbox_len_max > TRI_MAILBOX_LEN_MAX)
+    if (options->mailbox_len_max > TRI_MAILBOX_LEN_MAX ||
+        options->overflow > TROUPE_DEAD_LETTER)
         return TROUPE_EINVAL;
     if (options->name != NULL &&
         !tri_name_is_valid(options->name, strlen(options->name)))
@@ -41,6 +42,26 @@ static void init_state(struct tri_actor *actor,
         memcpy(actor->state, initial, actor_class->state_bytes);
     else
         memset(actor->state, 0, actor_class->state_bytes);
+}
+
+static void init_mailbox(const struct tri_runtime *runtime,
+                         struct tri_actor *actor,
+                         const troupe_spawn_options_t *options)
+{
+    if (tri_unlikely(atomic_load_explicit(&actor->overflow,
+                                          memory_order_relaxed) ==
+                     TROUPE_DROP_OLD)) {
+        /* the last one's: see replace_oldest */
+        tri_lock_acquire(&actor->take_lock);
+        tri_lock_release(&actor->take_lock);
+    }
+    atomic_store_explicit(&actor->mailbox.limit,
+                          options->mailbox_len_max != 0
+                              ? options->mailbox_len_max
+                              : runtime->options.mailbox_len_max,
+                          memory_order_relaxed);
+    atomic_store_explicit(&actor->overflow, (uint16_t)options->overflow,
+                          memory_order_relaxed);
 }
 
 /* The name is public as soon as it is added, so the ref has to work already. */
@@ -91,11 +112,7 @@ int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
     }
     init_state(actor, actor_class, memory, initial);
     actor->actor_class = actor_class;
-    atomic_store_explicit(&actor->mailbox.limit,
-                          options->mailbox_len_max != 0
-                              ? options->mailbox_len_max
-                              : runtime->options.mailbox_len_max,
-                          memory_order_relaxed);
+    init_mailbox(runtime, actor, options);
     ref = (troupe_ref_t){ .node = runtime->node, .slot = actor->slot };
     ref.generation = tri_actor_generation_advance(actor);
     if (options->name != NULL) {

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "message/pool.h"
 
-/* --- headers ---------------------------------------------------------------- */
+/* --- headers -------------------------------------------------------------- */
 
 void tri_record_of_message(const struct tri_message *message,
                            struct tri_record *record_p)
@@ -46,7 +46,7 @@ struct tri_message *tri_message_of_record(const struct tri_record *record)
     return message;
 }
 
-/* --- what transports raise ------------------------------------------------------ */
+/* --- what transports raise ------------------------------------------------ */
 
 static void *on_accept(void *context, uint64_t node)
 {
@@ -110,7 +110,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
     };
 }
 
-/* --- leaving ---------------------------------------------------------------------------- */
+/* --- leaving -------------------------------------------------------------- */
 
 static bool had_to_do_with(struct tri_peer *peer)
 {
@@ -136,13 +136,16 @@ bool tri_link_all_left(struct tri_link *link)
     return true;
 }
 
-/* --- polling --------------------------------------------------------------------------- */
+/* --- polling -------------------------------------------------------------- */
 
 unsigned tri_link_poll(struct tri_link *link, unsigned budget)
 {
     unsigned n = 0;
 
     tri_link_flush(link);
+    if (tri_unlikely(atomic_load_explicit(&link->flow_kicked,
+                                          memory_order_relaxed)))
+        tri_flow_run(link);
     for (uint32_t i = 0; i < link->transports_len; i++)
         n += link->transports[i]->ops->poll(link->transports[i], budget);
     return n;
@@ -150,7 +153,8 @@ unsigned tri_link_poll(struct tri_link *link, unsigned budget)
 
 bool tri_link_pending(struct tri_link *link)
 {
-    if (tri_link_is_dirty(link))
+    if (tri_link_is_dirty(link) ||
+        atomic_load_explicit(&link->flow_kicked, memory_order_relaxed))
         return true;
     for (uint32_t i = 0; i < link->transports_len; i++)
         if (link->transports[i]->ops->pending(link->transports[i]))
@@ -168,6 +172,8 @@ struct tri_link_census tri_link_census(struct tri_link *link)
         census.sent += atomic_load_explicit(&peer->sent, memory_order_relaxed);
         census.received += atomic_load_explicit(&peer->received,
                                                 memory_order_relaxed);
+        if (atomic_load_explicit(&peer->parked_len, memory_order_relaxed) > 0)
+            census.waiting = true;
         for (int lane = 0; lane < TRI_LANES; lane++)
             census.waiting |= atomic_load_explicit(&peer->outboxes[lane].bytes,
                                                    memory_order_relaxed) > 0;
@@ -176,7 +182,7 @@ struct tri_link_census tri_link_census(struct tri_link *link)
     return census;
 }
 
-/* --- life -------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------- */
 
 int tri_link_init(struct tri_link *link, const struct tri_link_config *config)
 {
@@ -228,6 +234,7 @@ void tri_link_fini(struct tri_link *link)
 
         tri_peer_free_outboxes(peer);
         tri_peer_free_arrivals(peer);
+        tri_flow_fini(peer);
     }
     for (uint32_t i = 0; i < link->transports_len; i++)
         link->transports[i]->ops->close(link->transports[i]);

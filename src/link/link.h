@@ -17,6 +17,7 @@
 #include <troupe/types.h>
 
 #include "base/lock.h"
+#include "link/flow.h"
 #include "message/message.h"
 #include "transport/transport.h"
 
@@ -40,6 +41,7 @@ struct tri_outbox {
     _Atomic int32_t pulled_value;
     uint32_t offset;            /* lock; payload of the first already sent */
     bool first_counted;         /* lock; the first is counted in `sent` */
+    _Atomic bool room_wanted;   /* somebody got EFULL */
 } __attribute__((aligned(TRI_CACHE_LINE)));
 
 /* A message that arrives on one lane in pieces, or is pulled. */
@@ -52,6 +54,7 @@ struct tri_arrival {
 /* The same, when it is pulled. */
 struct tri_pulling {
     bool active; /* `partial` is pulled */
+    bool held;   /* the answer waits until there is room for more */
     struct tri_pull pull;
     _Atomic uint64_t answer; /* id of a PULL that we have to answer; taken by
                                 who holds the lock */
@@ -77,15 +80,20 @@ struct tri_peer {
     struct tri_channel *channel; /* lock */
     uint64_t last_flush_ns;      /* lock */
     _Atomic uint64_t sent; /* messages written to the channel; writer: lock */
+    _Atomic uint32_t stopped_len; /* actors there that want nothing now */
     bool no_pull;          /* lock; the peer cannot read our memory */
     bool doomed;           /* lock; its process was found gone */
     struct tri_outbox outboxes[TRI_LANES];
     uint64_t exposures; /* lock; messages offered to be pulled */
+    _Atomic uint64_t *_Atomic stopped; /* flow.c's; NULL before the first */
 
     /* receiver: the poll lock */
     struct tri_arrival arrivals[TRI_LANES]
         __attribute__((aligned(TRI_CACHE_LINE)));
     _Atomic uint64_t received; /* messages; writer: poll lock */
+    _Atomic uint32_t parked_len; /* messages */
+    bool parking_full; /* data is not taken */
+    struct tri_parking parking;
     struct tri_pulling pullings[TRI_LANES];
 } __attribute__((aligned(TRI_CACHE_LINE)));
 
@@ -93,7 +101,9 @@ struct tri_peer {
 struct tri_link_events {
     void *context;
 
-    /* A whole small message; record and payload die with the call. */
+    /* A whole small message; record and payload die with the call. One for
+     * an actor whose mailbox is full may be given to tri_flow_park, and has to
+     * be while tri_link_has_parked. */
     void (*record)(void *context, struct tri_peer *peer,
                    const struct tri_record *record, const void *payload);
 
@@ -101,6 +111,14 @@ struct tri_link_events {
      * header is that of tri_message_of_record. */
     void (*message)(void *context, struct tri_peer *peer,
                     struct tri_message *message);
+
+    /* A parked message. False: its mailbox is still full, and
+     * tri_link_kick_flow will be called when it is not. */
+    bool (*unpark)(void *context, struct tri_peer *peer,
+                   struct tri_message *message);
+
+    /* Who got EFULL may try again. May be raised with a peer's lock held. */
+    void (*room)(void *context);
 
     /* There was no room for a message; only its header is known. */
     void (*refused)(void *context, struct tri_peer *peer,
@@ -124,6 +142,7 @@ struct tri_link_config {
     uint64_t node;
     uint32_t peers_len;
     size_t outbox_bytes_max;
+    size_t parked_bytes_max;
     size_t message_bytes_max;
     struct tri_link_events events;
 };
@@ -139,6 +158,7 @@ struct tri_link {
     uint32_t transports_len;
     _Atomic uint64_t garbage;
     struct tri_peer *_Atomic dirty; /* peers to flush */
+    _Atomic uint32_t flow_kicked;   /* parked messages may have room */
 };
 
 /* Errors: ENOMEM. */
@@ -186,6 +206,31 @@ static inline bool tri_peer_has_left(struct tri_peer *peer)
            (1u << TRI_LANES) - 1;
 }
 
+/* True when the peer has said that this actor's mailbox is full. */
+static inline bool tri_link_is_stopped(struct tri_peer *peer, uint32_t slot,
+                                       uint32_t generation)
+{
+    return tri_unlikely(atomic_load_explicit(&peer->stopped_len,
+                                             memory_order_relaxed) > 0) &&
+           tri_flow_is_stopped(peer, slot, generation);
+}
+
+/* True when messages of the peer for this actor are parked. Poll lock held. */
+static inline bool tri_link_has_parked(struct tri_peer *peer, uint32_t slot,
+                                       uint32_t generation)
+{
+    return tri_unlikely(atomic_load_explicit(&peer->parked_len,
+                                             memory_order_relaxed) > 0) &&
+           tri_flow_has_parked(peer, slot, generation);
+}
+
+/* Has the next poll look at parked messages. Any thread; who polls may sleep
+ * and is not woken. */
+static inline void tri_link_kick_flow(struct tri_link *link)
+{
+    atomic_store_explicit(&link->flow_kicked, 1, memory_order_relaxed);
+}
+
 /*
  * Sends a message given by its header and payload, which is copied.
  * total_bytes is the payload's size; record->bytes is ignored.
@@ -226,7 +271,7 @@ bool tri_link_all_left(struct tri_link *link);
 void tri_link_kill(struct tri_peer *peer);
 
 /* Messages sent and received so far, and whether something still waits in an
- * outbox or a channel. Any thread. */
+ * outbox, or is parked. Any thread. */
 struct tri_link_census {
     uint64_t sent;
     uint64_t received;

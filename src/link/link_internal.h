@@ -6,7 +6,7 @@
 
 #include "link/link.h"
 
-/* --- link.c ----------------------------------------------------------------- */
+/* --- link.c --------------------------------------------------------------- */
 
 void tri_link_garbage(struct tri_link *link, const char *reason);
 
@@ -18,7 +18,7 @@ static inline void tri_count_one(_Atomic uint64_t *counter)
         memory_order_relaxed);
 }
 
-/* --- outbox.c --------------------------------------------------------------- */
+/* --- outbox.c ------------------------------------------------------------- */
 
 /* Has the outboxes looked at, by us or by who holds the lock. */
 void tri_peer_kick(struct tri_peer *peer);
@@ -38,7 +38,7 @@ void tri_peer_say_bye(struct tri_peer *peer);
 
 void tri_peer_free_outboxes(struct tri_peer *peer);
 
-/* --- receive.c -------------------------------------------------------------- */
+/* --- receive.c ------------------------------------------------------------ */
 
 /* As tri_transport_events.record and ended. */
 bool tri_peer_on_record(void *context, void *peer, enum tri_lane lane,
@@ -59,7 +59,7 @@ static inline void tri_peer_begin(struct tri_peer *peer, enum tri_lane lane)
 
 void tri_peer_free_arrivals(struct tri_peer *peer);
 
-/* --- pull.c ----------------------------------------------------------------- */
+/* --- pull.c --------------------------------------------------------------- */
 
 /* True while the peer may read the outbox's first message. */
 static inline bool tri_pull_is_exposed(const struct tri_outbox *outbox)
@@ -92,6 +92,9 @@ static inline bool tri_pull_has_answer(const struct tri_peer *peer)
 
 /* Writes the answers to PULLs that are due. Errors: EFULL, ENODE. */
 int tri_pull_answer_locked(struct tri_peer *peer);
+
+/* Gives the answers that were held back. Poll lock held. */
+void tri_pull_answer_held(struct tri_peer *peer);
 
 /* The peer has answered. Poll lock held. */
 void tri_pull_on_pulled(struct tri_peer *peer, const struct tri_record *record);

@@ -26,7 +26,7 @@
 /* Two flushes of one peer closer than this are worth joining. */
 #define FLUSH_GAP_NS 5000
 
-/* --- flushing ----------------------------------------------------------------- */
+/* --- flushing ------------------------------------------------------------- */
 
 static void mark_dirty(struct tri_peer *peer)
 {
@@ -79,7 +79,7 @@ void tri_link_flush(struct tri_link *link)
     }
 }
 
-/* --- writing to a channel ------------------------------------------------------- */
+/* --- writing to a channel ------------------------------------------------- */
 
 /* Messages whose PULL may be lost, or may have been answered. */
 static void give_up_exposed_locked(struct tri_peer *peer)
@@ -297,6 +297,22 @@ static enum tri_lane next_lane_locked(struct tri_peer *peer, unsigned full)
     return lane;
 }
 
+static void tell_room_locked(struct tri_peer *peer)
+{
+    struct tri_link *link = peer->link;
+    struct tri_outbox *outbox = &peer->outboxes[TRI_LANE_DATA];
+
+    assert(tri_lock_is_held(&peer->lock));
+    tri_fence_full(); /* pairs with the one of claim_or_want_room */
+    if (tri_likely(!atomic_load_explicit(&outbox->room_wanted,
+                                         memory_order_relaxed)) ||
+        atomic_load_explicit(&outbox->bytes, memory_order_relaxed) >
+            link->config.outbox_bytes_max / 2)
+        return;
+    atomic_store_explicit(&outbox->room_wanted, false, memory_order_relaxed);
+    link->config.events.room(link->config.events.context);
+}
+
 static bool is_idle_locked(struct tri_peer *peer)
 {
     for (int lane = 0; lane < TRI_LANES; lane++) {
@@ -316,8 +332,10 @@ static void pump_locked(struct tri_peer *peer)
     int rc;
 
     tri_pull_settle_locked(peer);
-    if (is_idle_locked(peer))
+    if (is_idle_locked(peer)) {
+        tell_room_locked(peer);
         return;
+    }
     rc = connect_locked(peer);
     if (rc == 0)
         rc = tri_pull_answer_locked(peer);
@@ -337,9 +355,10 @@ static void pump_locked(struct tri_peer *peer)
         flush_locked(peer);
     if (rc != 0)
         drop_outboxes_locked(peer, rc);
+    tell_room_locked(peer);
 }
 
-/* --- the peer's lock ----------------------------------------------------------- */
+/* --- the peer's lock ------------------------------------------------------ */
 
 /*
  * Who finds the lock held leaves a mark (`again`) and the holder looks at it
@@ -414,7 +433,7 @@ static bool outbox_is_empty_locked(struct tri_outbox *outbox)
            atomic_load_explicit(&outbox->inbox, memory_order_relaxed) == NULL;
 }
 
-/* --- sending ---------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------- */
 
 /* A transport that gathers records into frames: send them now when the last
  * flush is long ago, else when the sender's turn or the poller comes. */
@@ -461,27 +480,46 @@ static inline int send_directly(struct tri_peer *peer, enum tri_lane lane,
     return rc;
 }
 
+/* One message may always wait, however large it is. */
+static bool claim_room(struct tri_peer *peer, struct tri_outbox *outbox,
+                       size_t bytes)
+{
+    size_t before = atomic_fetch_add_explicit(&outbox->bytes, bytes,
+                                              memory_order_relaxed);
+
+    if (before == 0 || before + bytes <= peer->link->config.outbox_bytes_max)
+        return true;
+    atomic_fetch_sub_explicit(&outbox->bytes, bytes, memory_order_relaxed);
+    return false;
+}
+
+/* As claim_room; if there is none, `room` will be raised when there is. */
+static bool claim_or_want_room(struct tri_peer *peer, struct tri_outbox *outbox,
+                               size_t bytes)
+{
+    if (claim_room(peer, outbox, bytes))
+        return true;
+    atomic_store_explicit(&outbox->room_wanted, true, memory_order_relaxed);
+    tri_fence_full(); /* pairs with the one of tell_room_locked */
+    return claim_room(peer, outbox, bytes);
+}
+
 static int add_to_outbox(struct tri_peer *peer, enum tri_lane lane,
                          struct tri_message *message, bool forced)
 {
     struct tri_outbox *outbox = &peer->outboxes[lane];
     size_t bytes = message->bytes + sizeof(*message);
-    size_t before = atomic_fetch_add_explicit(&outbox->bytes, bytes,
-                                              memory_order_relaxed);
     struct tri_message *first;
 
     if (tri_unlikely(message->slot == 0 && (message->kind == TRI_TELL ||
                                             message->kind == TRI_ASK))) {
         /* nobody is there, and tri_lane_of_more relies on it */
-        atomic_fetch_sub_explicit(&outbox->bytes, bytes, memory_order_relaxed);
         return TROUPE_ENOACTOR;
     }
-    /* One message may always wait, however large it is. */
-    if (lane == TRI_LANE_DATA && !forced && before > 0 &&
-        before + bytes > peer->link->config.outbox_bytes_max) {
-        atomic_fetch_sub_explicit(&outbox->bytes, bytes, memory_order_relaxed);
+    if (lane != TRI_LANE_DATA || forced)
+        atomic_fetch_add_explicit(&outbox->bytes, bytes, memory_order_relaxed);
+    else if (!claim_or_want_room(peer, outbox, bytes))
         return TROUPE_EFULL;
-    }
     first = atomic_load_explicit(&outbox->inbox, memory_order_relaxed);
     do {
         message->next = first;
@@ -560,7 +598,7 @@ void tri_peer_say_bye(struct tri_peer *peer)
     }
 }
 
-/* --- death -------------------------------------------------------------------------------- */
+/* --- death ---------------------------------------------------------------- */
 
 /* The messages of which a channel's unread records are, lane by lane. */
 struct unread {

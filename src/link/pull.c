@@ -22,7 +22,9 @@
  *     of another process that got the pid, is dropped.
  *  3. An answer passes the outboxes, so two nodes that pull from each other do
  *     not wait for each other. It needs no memory.
- *  4. A message counts as sent with its first PULL or piece, not again when it
+ *  4. While the data lane is not taken (flow.h), a message is pulled and its
+ *     answer held back: no other follows.
+ *  5. A message counts as sent with its first PULL or piece, not again when it
  *     goes in pieces afterwards, and as received when it is delivered, refused
  *     or found to be taken back.
  */
@@ -35,7 +37,7 @@
 /* Read in one poll: about 100 us, in which other peers wait. */
 #define PART_BYTES (1u << 20)
 
-/* --- sender ----------------------------------------------------------------- */
+/* --- sender --------------------------------------------------------------- */
 
 bool tri_pull_is_wanted_locked(struct tri_peer *peer,
                                const struct tri_outbox *outbox)
@@ -142,7 +144,7 @@ void tri_pull_on_pulled(struct tri_peer *peer, const struct tri_record *record)
     tri_peer_kick(peer);
 }
 
-/* --- receiver --------------------------------------------------------------- */
+/* --- receiver ------------------------------------------------------------- */
 
 /* An answer to an older PULL that was never written is of no use to anybody:
  * its sender has taken that message back. */
@@ -245,8 +247,11 @@ static void end(struct tri_link *link, struct tri_peer *peer,
     peer->pullings[lane].active = false;
     if (error == 0) {
         tri_count_one(&peer->received);
-        answer(peer, &peer->pullings[lane], 0);
         events->message(events->context, peer, message);
+        /* Data follows when it is answered. */
+        peer->pullings[lane].held = lane == TRI_LANE_DATA && peer->parking_full;
+        if (!peer->pullings[lane].held)
+            answer(peer, &peer->pullings[lane], 0);
         return;
     }
     tri_message_free(message);
@@ -254,6 +259,16 @@ static void end(struct tri_link *link, struct tri_peer *peer,
         tri_count_one(&peer->received); /* and nobody waits for an answer */
     else
         answer(peer, &peer->pullings[lane], error);
+}
+
+void tri_pull_answer_held(struct tri_peer *peer)
+{
+    struct tri_pulling *pulling = &peer->pullings[TRI_LANE_DATA];
+
+    if (!pulling->held)
+        return;
+    pulling->held = false;
+    answer(peer, pulling, 0);
 }
 
 /* Errors: as tri_transport_ops.pull; ENODE also when it was taken back. */
@@ -287,7 +302,8 @@ bool tri_pull_on_pull(void *context, void *peer_,
     }
     lane = tri_lane_of(pull.kind);
     arrival = &peer->arrivals[lane];
-    if ((!peer->pullings[lane].active || peer->pullings[lane].pull.id != pull.id) &&
+    if ((!peer->pullings[lane].active ||
+         peer->pullings[lane].pull.id != pull.id) &&
         !begin(link, peer, record, &pull))
         return true;
     bytes = (uint32_t)tri_min(arrival->partial->bytes - arrival->partial_bytes,

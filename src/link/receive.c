@@ -86,28 +86,48 @@ static void on_bye(struct tri_peer *peer, const struct tri_record *record)
                                  memory_order_relaxed);
 }
 
+/* Records of the link's own. False: it is none of them. */
+static __attribute__((noinline)) bool
+on_own(struct tri_link *link, struct tri_peer *peer,
+       const struct tri_record *record, const void *payload)
+{
+    switch (record->kind) {
+    case TRI_MORE:
+        on_more(link, peer, record, payload);
+        return true;
+    case TRI_PULLED:
+        tri_pull_on_pulled(peer, record);
+        return true;
+    case TRI_PULL:
+        tri_link_garbage(link, "a PULL over a transport that has none");
+        return true;
+    case TRI_BYE:
+        on_bye(peer, record);
+        return true;
+    case TRI_MAILBOX_STOP:
+    case TRI_MAILBOX_GO:
+        tri_count_one(&peer->received);
+        tri_flow_on_mailbox(peer, record);
+        return true;
+    default:
+        return false;
+    }
+}
+
 bool tri_peer_on_record(void *context, void *peer_, enum tri_lane lane,
                         const struct tri_record *record, const void *payload)
 {
     struct tri_link *link = context;
     struct tri_peer *peer = peer_;
 
-    if (tri_unlikely(record->kind == TRI_MORE)) {
-        on_more(link, peer, record, payload);
+    /* The rest of a message that was begun takes no more memory. */
+    if (tri_unlikely(peer->parking_full) && lane == TRI_LANE_DATA &&
+        record->kind != TRI_MORE)
+        return tri_flow_refuse(peer);
+    /* kinds below are those of messages */
+    if (tri_unlikely(record->kind >= TRI_MORE) &&
+        on_own(link, peer, record, payload))
         return true;
-    }
-    if (tri_unlikely(record->kind == TRI_PULLED)) {
-        tri_pull_on_pulled(peer, record);
-        return true;
-    }
-    if (tri_unlikely(record->kind == TRI_PULL)) {
-        tri_link_garbage(link, "a PULL over a transport that has none");
-        return true;
-    }
-    if (tri_unlikely(record->kind == TRI_BYE)) {
-        on_bye(peer, record);
-        return true;
-    }
     lane = tri_lane_of(record->kind); /* whatever lane it came on */
     tri_peer_begin(peer, lane);
     if (tri_unlikely(record->total_bytes > record->bytes)) {

@@ -52,7 +52,7 @@ int troupe_rank_alive(troupe_from_t from, int rank)
            !tri_peer_is_dead(&runtime->link.peers[rank]);
 }
 
-/* --- serving ------------------------------------------------------------------- */
+/* --- serving -------------------------------------------------------------- */
 
 struct condition {
     int (*done)(void *arg);
@@ -109,7 +109,7 @@ void troupe_wake(troupe_from_t from)
         tri_worker_wake(guest);
 }
 
-/* --- finding ---------------------------------------------------------------------- */
+/* --- finding -------------------------------------------------------------- */
 
 static uint64_t node_of_rank(const struct tri_runtime *runtime, int rank)
 {
@@ -148,7 +148,7 @@ int troupe_resolve(troupe_from_t from, const char *address,
                         ref_p);
 }
 
-/* --- looking ----------------------------------------------------------------------- */
+/* --- looking -------------------------------------------------------------- */
 
 size_t troupe_dead_letters_take(troupe_t *troupe, troupe_dead_letter_t *letters,
                                 size_t letters_len_max)
@@ -175,12 +175,14 @@ void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
         .received_remote = census.received,
         .refused = atomic_load(&runtime->link.garbage),
         .dead_letters = atomic_load(&runtime->dead_letters.count),
+        .dropped = atomic_load(&runtime->dropped),
         .workers = runtime->scheduler.workers_len,
     };
 
     for (int i = 0; i < runtime->size; i++) {
         struct tri_peer *peer = &runtime->link.peers[i];
 
+        stats.parked += atomic_load(&peer->parked_len);
         if (i == runtime->rank || atomic_load(&peer->state) != TRI_PEER_UP)
             continue;
         if (peer->transport->ops == &tri_transport_ring)

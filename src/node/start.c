@@ -30,7 +30,7 @@
 
 troupe_t *_Atomic tri_node_running;
 
-/* --- steps --------------------------------------------------------------------- */
+/* --- steps ---------------------------------------------------------------- */
 
 static enum tri_log_level log_level_of(const char *text)
 {
@@ -261,6 +261,7 @@ static int open_link(troupe_t *troupe)
         .node = runtime->node,
         .peers_len = (uint32_t)runtime->size,
         .outbox_bytes_max = runtime->options.outbox_bytes_max,
+        .parked_bytes_max = runtime->options.parked_bytes_max,
         .message_bytes_max = runtime->options.message_bytes_max,
         .events = tri_delivery_link_events(runtime),
     };
@@ -367,7 +368,7 @@ static int open_scheduler(troupe_t *troupe)
     return rc;
 }
 
-/* --- start ------------------------------------------------------------------------ */
+/* --- start ---------------------------------------------------------------- */
 
 static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
 {

@@ -15,6 +15,9 @@
  * is settling until the bytes delivered out of it are all that was given to
  * frames, and another one takes its place meanwhile. A peer that stops in the
  * middle of a frame holds one buffer for as long as it is stopped.
+ * A buffer that messages used up which were waiting when it was posted is let
+ * go by a completion of its own, without an address (rxm_post_mrecv): all that
+ * was given to frames has arrived by then.
  */
 #include "transport/fabric_internal.h"
 
@@ -64,7 +67,9 @@ static void settle(struct fabric_rx *rx, const struct fabric_arrival *arrival)
     if (arrival->releases) {
         buffer->state = FABRIC_RX_SETTLING;
         buffer->used_bytes =
-            (size_t)(arrival->data - buffer->data) + arrival->bytes;
+            arrival->data
+                ? (size_t)(arrival->data - buffer->data) + arrival->bytes
+                : buffer->arrived_bytes;
         rx->settling_len++;
     }
     if (buffer->state == FABRIC_RX_SETTLING &&

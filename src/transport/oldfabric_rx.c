@@ -162,7 +162,9 @@ static void settle(struct fabric_rx *rx, const struct fabric_arrival *arrival)
     if (arrival->releases) {
         buffer->state = FABRIC_RX_SETTLING;
         buffer->used_bytes =
-            (size_t)(arrival->data - buffer->data) + arrival->bytes;
+            arrival->data
+                ? (size_t)(arrival->data - buffer->data) + arrival->bytes
+                : buffer->arrived_bytes;
         rx->settling_len++;
     }
     if (buffer->state == FABRIC_RX_SETTLING &&

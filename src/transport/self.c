@@ -70,7 +70,7 @@ struct self {
     struct tri_transport_config config;
     struct self_channel *channels;
     struct contact *contacts;
-    struct entry *in_hand; /* poll raises `record` for it */
+    struct entry *in_hand;       /* poll raises `record` for it */
     struct contact *urgent_turn; /* where the next poll begins; NULL: first */
     struct contact *data_turn;
     struct self *next;
@@ -208,8 +208,8 @@ static void leave_target_locked(struct self_channel *channel)
 
     for (unsigned lane = 0; lane < TRI_LANES; lane++)
         STAILQ_FOREACH(entry, &channel->contact->lanes[lane], next)
-            if (entry->channel == channel)
-                entry->channel = NULL;
+    if (entry->channel == channel)
+        entry->channel = NULL;
     if (target->in_hand && target->in_hand->channel == channel)
         target->in_hand->channel = NULL;
     channel->contact->channels--;
@@ -339,7 +339,7 @@ static void self_each_unread(struct tri_channel *base,
     pthread_mutex_unlock(&lock);
     for (unsigned lane = 0; lane < TRI_LANES; lane++)
         STAILQ_FOREACH(entry, &channel->lanes[lane].left, next)
-            unread(context, &entry->record, entry->payload);
+    unread(context, &entry->record, entry->payload);
 }
 
 /* --- polling -------------------------------------------------------------- */
@@ -357,8 +357,7 @@ static struct entry *take_hand_locked(struct self *self,
 }
 
 /* The sender's lane has room again. */
-static void count_taken_locked(struct self_channel *channel,
-                               enum tri_lane lane)
+static void count_taken_locked(struct self_channel *channel, enum tri_lane lane)
 {
     struct lane *counted = &channel->lanes[lane];
 
@@ -440,8 +439,7 @@ static struct contact *next_contact(struct self *self, struct contact *contact)
 static bool can_go_on(const struct self_channel *channel,
                       const struct lane *lane)
 {
-    return lane->waiting &&
-           (!channel->target || lane->queued <= QUEUE_MAX / 2);
+    return lane->waiting && (!channel->target || lane->queued <= QUEUE_MAX / 2);
 }
 
 static bool is_due_locked(const struct self_channel *channel)
@@ -576,11 +574,10 @@ static bool self_pending(struct tri_transport *transport)
 
     pthread_mutex_lock(&lock);
     for (struct contact *c = self->contacts; c && !pending; c = c->next)
-        pending =
-            !STAILQ_EMPTY(&c->lanes[TRI_LANE_CONTROL]) ||
-            !STAILQ_EMPTY(&c->lanes[TRI_LANE_REPLY]) ||
-            (!STAILQ_EMPTY(&c->lanes[TRI_LANE_DATA]) && !c->refused) ||
-            has_ended_locked(c);
+        pending = !STAILQ_EMPTY(&c->lanes[TRI_LANE_CONTROL]) ||
+                  !STAILQ_EMPTY(&c->lanes[TRI_LANE_REPLY]) ||
+                  (!STAILQ_EMPTY(&c->lanes[TRI_LANE_DATA]) && !c->refused) ||
+                  has_ended_locked(c);
     for (struct self_channel *c = self->channels; c && !pending; c = c->next)
         pending = is_due_locked(c);
     pthread_mutex_unlock(&lock);

@@ -80,6 +80,30 @@ static inline void bench_print_latency(uint32_t *samples_ns, size_t len)
     bench_print(samples_ns[len - 1 - len / 100] / 1e3, "us", "p99");
 }
 
+/* The number after this one: cheap, and the same sequence everywhere. */
+static inline uint64_t bench_random(uint64_t number)
+{
+    number ^= number << 13;
+    number ^= number >> 7;
+    return number ^ number << 17;
+}
+
+/* One of `len`, by the upper half of a random number. */
+static inline int bench_pick(uint64_t random, int len)
+{
+    return (int)((random >> 32) * (uint64_t)len >> 32);
+}
+
+/* Reads a byte of each page: what arrived is really there. */
+static inline void bench_touch(const void *bytes, size_t len)
+{
+    const volatile unsigned char *byte =
+        (const volatile unsigned char *)bytes; /* C++ reads this, too */
+
+    for (size_t i = 0; i < len; i += 4096)
+        (void)byte[i];
+}
+
 /* Resident memory of this process. */
 static inline double bench_resident_bytes(void)
 {

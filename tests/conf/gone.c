@@ -79,8 +79,8 @@ static void send_some(struct conf_end *end, unsigned count)
 static void warm_up(struct conf_end *a, struct conf_end *b, uint64_t count)
 {
     while (a->sent[TRI_LANE_DATA] < count) {
-        enum tri_lane lane = a->sent[TRI_LANE_DATA] % 2 ? TRI_LANE_REPLY
-                                                        : TRI_LANE_DATA;
+        enum tri_lane lane =
+            a->sent[TRI_LANE_DATA] % 2 ? TRI_LANE_REPLY : TRI_LANE_DATA;
 
         conf_end_send_on(a, lane, conf_size(a, a->sent[lane]));
         if (conf_end_send(a, conf_size(a, a->sent[TRI_LANE_DATA])) != 0)
@@ -160,11 +160,10 @@ static void go_on_alone(struct conf_end *end)
 static void flood(struct conf_end *end, uint64_t seed)
 {
     for (unsigned i = 0; i < 50 + seed % 100; i++) {
-        enum tri_lane lane = end->under_test->lanes ? tri_mix64(seed + i) % 3
-                                                    : TRI_LANE_DATA;
+        enum tri_lane lane =
+            end->under_test->lanes ? tri_mix64(seed + i) % 3 : TRI_LANE_DATA;
 
-        conf_end_send_on(end, lane,
-                         conf_lane_size(end, lane, end->sent[lane]));
+        conf_end_send_on(end, lane, conf_lane_size(end, lane, end->sent[lane]));
     }
 }
 
@@ -360,12 +359,9 @@ static void test_last_words_wait_for_resume(void **state)
 int conf_run_gone(struct conf_transport *transport)
 {
     const struct CMUnitTest tests[] = {
-        TEST(unread_after_close),
-        TEST(unread_of_who_never_read),
-        TEST(close_with_data_in_flight),
-        TEST(call_to_a_closed_node),
-        TEST(unread_of_the_dead),
-        TEST(last_words_wait_for_resume),
+        TEST(unread_after_close),        TEST(unread_of_who_never_read),
+        TEST(close_with_data_in_flight), TEST(call_to_a_closed_node),
+        TEST(unread_of_the_dead),        TEST(last_words_wait_for_resume),
     };
 
     return cmocka_run_group_tests_name("gone", tests, NULL, NULL);

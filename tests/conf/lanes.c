@@ -105,8 +105,9 @@ static void send_surely(struct conf_end *a, struct conf_end *b,
 {
     int error;
 
-    conf_wait(a, b, (error = conf_end_send_on(a, lane, bytes)) == 0 ||
-                        error != TROUPE_EFULL);
+    conf_wait(a, b,
+              (error = conf_end_send_on(a, lane, bytes)) == 0 ||
+                  error != TROUPE_EFULL);
     assert_int_equal(error, 0);
 }
 
@@ -321,14 +322,14 @@ static void test_connects_cross_in_one_moment(void **state)
 
         conf_open_pair(state, &a, &b);
         for (int i = 0; i < 2; i++)
-            assert_int_equal(pthread_create(&threads[i], NULL, call_at_once,
-                                            &callers[i]),
-                             0);
+            assert_int_equal(
+                pthread_create(&threads[i], NULL, call_at_once, &callers[i]),
+                0);
         for (int i = 0; i < 2; i++)
             pthread_join(threads[i], NULL);
-        conf_wait(&a, &b, is_there(&a, &b, true) && is_there(&b, &a, true) &&
-                              a.received == TRI_LANES &&
-                              b.received == TRI_LANES);
+        conf_wait(&a, &b,
+                  is_there(&a, &b, true) && is_there(&b, &a, true) &&
+                      a.received == TRI_LANES && b.received == TRI_LANES);
         conf_close_pair(&a, &b);
     }
 }

@@ -29,6 +29,19 @@ static void on_message(void *context, struct tri_peer *peer,
     tri_message_free(message);
 }
 
+static bool on_unpark(void *context, struct tri_peer *peer,
+                      struct tri_message *message)
+{
+    (void)context, (void)peer;
+    tri_message_free(message);
+    return true;
+}
+
+static void on_room(void *context)
+{
+    (void)context;
+}
+
 static void on_refused(void *context, struct tri_peer *peer,
                        const struct tri_record *record, int reason)
 {
@@ -104,9 +117,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .node = 1,
         .peers_len = 2,
         .outbox_bytes_max = 4096,
+        .parked_bytes_max = 1 << 20,
         .message_bytes_max = MESSAGE_BYTES_MAX,
-        .events = { NULL, on_record, on_message, on_refused, on_undelivered,
-                    NULL, on_died },
+        .events = { NULL, on_record, on_message, on_unpark, on_room, on_refused,
+                    on_undelivered, NULL, on_died },
     };
     struct tri_address address = { .bytes = 0 };
     struct tri_link link;

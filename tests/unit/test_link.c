@@ -13,6 +13,7 @@ enum {
     PEER = 1,
     RECORD_BYTES = 256,
     OUTBOX_BYTES = 16384,
+    PARKED_BYTES = 8192,
     MESSAGE_BYTES_MAX = 6000, /* more than a slab's block */
     SENDERS = 3,
     PER_SENDER = 15000,
@@ -69,7 +70,7 @@ struct fixture {
     _Atomic uint32_t died;
 };
 
-/* --- the transport ----------------------------------------------------------- */
+/* --- the transport -------------------------------------------------------- */
 
 static struct fake *fake_of(struct tri_channel *channel)
 {
@@ -273,7 +274,7 @@ static const struct tri_transport_ops gathering_ops = {
     .pending = fake_pending,
 };
 
-/* --- what the link hands up: by `index`, numbers `ask` in order ----------------- */
+/* --- what the link hands up: by `index`, numbers `ask` in order ----------- */
 
 static void arrive(struct fixture *fixture, uint32_t sender, uint64_t number,
                    const char *payload, uint32_t bytes)
@@ -308,6 +309,19 @@ static void on_message(void *context, struct tri_peer *peer,
     arrive(context, message->index, message->ask, message->payload,
            message->bytes);
     tri_message_free(message);
+}
+
+static bool on_unpark(void *context, struct tri_peer *peer,
+                      struct tri_message *message)
+{
+    (void)context, (void)peer;
+    tri_message_free(message);
+    return true;
+}
+
+static void on_room(void *context)
+{
+    (void)context;
 }
 
 static void on_refused(void *context, struct tri_peer *peer,
@@ -354,7 +368,7 @@ static void on_died(void *context, struct tri_peer *peer)
     atomic_fetch_add(&fixture->died, 1);
 }
 
-/* --- fixture -------------------------------------------------------------------- */
+/* --- fixture -------------------------------------------------------------- */
 
 static int setup_with(void **state, const struct tri_transport_ops *ops)
 {
@@ -365,9 +379,10 @@ static int setup_with(void **state, const struct tri_transport_ops *ops)
         .node = NODE,
         .peers_len = 2,
         .outbox_bytes_max = OUTBOX_BYTES,
+        .parked_bytes_max = PARKED_BYTES,
         .message_bytes_max = MESSAGE_BYTES_MAX,
-        .events = { fixture, on_record, on_message, on_refused, on_undelivered,
-                    on_lost, on_died },
+        .events = { fixture, on_record, on_message, on_unpark, on_room,
+                    on_refused, on_undelivered, on_lost, on_died },
     };
 
     if (fixture == NULL)
@@ -483,7 +498,7 @@ static bool poll_until(struct fixture *fixture, uint64_t arrived,
     return true;
 }
 
-/* --- one thread -------------------------------------------------------------------- */
+/* --- one thread ----------------------------------------------------------- */
 
 static void test_small_and_large(void **state)
 {
@@ -541,7 +556,7 @@ static void test_one_may_wait(void **state)
     assert_int_equal(fixture->wrong, 0);
 }
 
-/* --- lanes ------------------------------------------------------------------------ */
+/* --- lanes ---------------------------------------------------------------- */
 
 enum { DATA = 0, REPLY = 1, CONTROL = 2 }; /* senders */
 
@@ -640,7 +655,7 @@ static void test_bye(void **state)
                      tri_link_census(&fixture->link).received);
 }
 
-/* --- death --------------------------------------------------------------------------- */
+/* --- death ---------------------------------------------------------------- */
 
 static void *kill_peer(void *arg)
 {
@@ -782,7 +797,7 @@ static void test_broken_connection(void **state)
     assert_int_equal(fixture->died, 0);
 }
 
-/* --- what a peer may send, but should not ------------------------------------------------ */
+/* --- what a peer may send, but should not --------------------------------- */
 
 static void raise_record(struct fixture *fixture, struct tri_record record,
                          uint32_t bytes)
@@ -847,7 +862,7 @@ static void test_no_memory(void **state)
     assert_int_equal(fixture->reason, TROUPE_ENOMEM);
 }
 
-/* --- threads --------------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------- */
 
 struct sender {
     struct fixture *fixture;

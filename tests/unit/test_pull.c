@@ -42,7 +42,7 @@ struct side {
 
 static struct side sides[2];
 
-/* --- what the links raise --------------------------------------------------- */
+/* --- what the links raise ------------------------------------------------- */
 
 /* The type is the message's number; its payload follows from it. */
 static void fill(unsigned char *bytes, size_t len, uint32_t number)
@@ -83,6 +83,19 @@ static void on_message(void *context, struct tri_peer *peer,
     tri_message_free(message);
 }
 
+static bool on_unpark(void *context, struct tri_peer *peer,
+                      struct tri_message *message)
+{
+    (void)context, (void)peer;
+    tri_message_free(message);
+    return true;
+}
+
+static void on_room(void *context)
+{
+    (void)context;
+}
+
 static void on_refused(void *context, struct tri_peer *peer,
                        const struct tri_record *record, int reason)
 {
@@ -105,6 +118,11 @@ static void on_undelivered(void *context, struct tri_peer *peer,
     side->undelivered++;
     side->reason = reason;
     tri_message_free(message);
+}
+
+static const struct tri_message *partial_of(const struct side *side)
+{
+    return side->peer->arrivals[TRI_LANE_DATA].partial;
 }
 
 static void on_lost(void *context, struct tri_peer *peer,
@@ -136,7 +154,7 @@ static int pull(struct tri_transport *transport, uint64_t node,
     return tri_transport_ring.pull(transport, node, address, into, bytes);
 }
 
-/* --- two nodes -------------------------------------------------------------- */
+/* --- two nodes ------------------------------------------------------------ */
 
 static void open_side(struct side *side, uint64_t node, size_t bytes_max)
 {
@@ -144,9 +162,10 @@ static void open_side(struct side *side, uint64_t node, size_t bytes_max)
         .node = node,
         .peers_len = 2,
         .outbox_bytes_max = OUTBOX,
+        .parked_bytes_max = OUTBOX,
         .message_bytes_max = bytes_max,
-        .events = { side, on_record, on_message, on_refused, on_undelivered,
-                    on_lost, on_died },
+        .events = { side, on_record, on_message, on_unpark, on_room, on_refused,
+                    on_undelivered, on_lost, on_died },
     };
     struct tri_transport_config transport = {
         .node = node,
@@ -274,7 +293,7 @@ static void exchange(struct tri_random *random, uint32_t messages)
     check_census();
 }
 
-/* --- tests ------------------------------------------------------------------ */
+/* --- tests ---------------------------------------------------------------- */
 
 static void test_order_and_content(void **state)
 {
@@ -399,7 +418,7 @@ static void test_sender_gone(void **state)
     for (int i = 0; i < POLLS_MAX && sides[1].parts < 2; i++)
         poll_side(&sides[1]);
     assert_int_equal(sides[1].parts, 2);
-    assert_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
+    assert_null(partial_of(&sides[1]));
     for (int i = 0; i < 100; i++)
         poll_side(&sides[1]);
     assert_int_equal(sides[1].arrived + sides[1].refused, 0);
@@ -456,13 +475,13 @@ static void test_pieces_end(void **state)
     open_pair(LARGE);
     sides[0].peer->no_pull = true;
     assert_int_equal(send(&sides[0], 0, LARGE), 0);
-    for (int i = 0; i < POLLS_MAX && sides[1].peer->arrivals[TRI_LANE_DATA].partial == NULL; i++)
+    for (int i = 0; i < POLLS_MAX && partial_of(&sides[1]) == NULL; i++)
         poll_side(&sides[1]);
-    assert_non_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
+    assert_non_null(partial_of(&sides[1]));
     tri_link_fini(&sides[0].link);
-    for (int i = 0; i < POLLS_MAX && sides[1].peer->arrivals[TRI_LANE_DATA].partial != NULL; i++)
+    for (int i = 0; i < POLLS_MAX && partial_of(&sides[1]) != NULL; i++)
         poll_side(&sides[1]);
-    assert_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
+    assert_null(partial_of(&sides[1]));
     tri_link_fini(&sides[1].link);
     for (int i = 0; i < 2; i++)
         tri_bell_fini(&sides[i].bell);
@@ -532,9 +551,9 @@ static void test_malformed(void **state)
     tri_link_transport_events(&sides[1].link)
         .record(&sides[1].link, sides[1].peer, TRI_LANE_DATA, &first_piece,
                 data);
-    assert_non_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
+    assert_non_null(partial_of(&sides[1]));
     offer(good, sizeof(good), sizeof(data));
-    assert_null(sides[1].peer->arrivals[TRI_LANE_DATA].partial);
+    assert_null(partial_of(&sides[1]));
     poll_until(1, 1); /* an answer to nothing is nothing */
     assert_int_equal(sides[0].link.garbage, 0);
     close_pair();

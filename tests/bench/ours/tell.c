@@ -2,27 +2,36 @@
 
 /* Rank 0's main tells an actor of rank 1; a full way makes it serve a turn
  * and try again.
- *     tell MESSAGES
+ *     tell 8|64 MESSAGES    so many bytes each
  */
 
 #include "ours.h"
 
 #define sink_messages(TELL, ASK)                                              \
-    TELL(sink, put, (uint64_t words[8];))                                     \
+    TELL(sink, word, (uint64_t word;))                                        \
+    TELL(sink, line, (uint64_t words[8];))                                    \
     ASK(sink, count, (), (uint64_t messages;))                                \
     TELL(sink, end, ())
 TROUPE_PROTOCOL(sink)
 
 struct sink {
-    uint64_t messages;
+    uint64_t messages, sum;
 };
 
 static bench_flag_t done;
 
-static int on_put(troupe_self_t *self, struct sink *s, const sink_put_t *m)
+static int on_word(troupe_self_t *self, struct sink *s, const sink_word_t *m)
 {
     (void)self;
-    (void)m;
+    s->sum += m->word;
+    s->messages++;
+    return 0;
+}
+
+static int on_line(troupe_self_t *self, struct sink *s, const sink_line_t *m)
+{
+    (void)self;
+    s->sum += m->words[0];
     s->messages++;
     return 0;
 }
@@ -45,21 +54,44 @@ static int on_end(troupe_self_t *self, struct sink *s, const sink_end_t *m)
     return 0;
 }
 
-TROUPE_ACTOR(sink, struct sink, .put = on_put, .count = on_count,
-             .end = on_end)
+TROUPE_ACTOR(sink, struct sink, .word = on_word, .line = on_line,
+             .count = on_count, .end = on_end)
 
-/* Sends them all and waits until they are handled. */
-static void stream(troupe_t *troupe, sink_ref_t to, uint64_t messages)
+static void put_words(troupe_t *troupe, sink_ref_t to, uint64_t messages)
 {
-    sink_put_t message = { .words = { 1 } };
-    sink_count_result_t seen;
+    sink_word_t message = { .word = 1 };
     int rc;
 
     for (uint64_t i = 0; i < messages; i++) {
-        while ((rc = sink_put(troupe, to, message)) == TROUPE_EFULL)
+        while ((rc = sink_word(troupe, to, message)) == TROUPE_EFULL)
             troupe_serve(troupe, 0);
-        bench_check(rc, "put");
+        bench_check(rc, "word");
     }
+}
+
+static void put_lines(troupe_t *troupe, sink_ref_t to, uint64_t messages)
+{
+    sink_line_t message = { .words = { 1 } };
+    int rc;
+
+    for (uint64_t i = 0; i < messages; i++) {
+        while ((rc = sink_line(troupe, to, message)) == TROUPE_EFULL)
+            troupe_serve(troupe, 0);
+        bench_check(rc, "line");
+    }
+}
+
+/* Sends them all and waits until they are handled. */
+static void stream(troupe_t *troupe, sink_ref_t to, uint64_t bytes,
+                   uint64_t messages)
+{
+    sink_count_result_t seen;
+    int rc;
+
+    if (bytes == 8)
+        put_words(troupe, to, messages);
+    else
+        put_lines(troupe, to, messages);
     while ((rc = sink_count(troupe, to, (sink_count_t){}, BENCH_WAIT_MS,
                             &seen)) == TROUPE_EFULL)
         troupe_serve(troupe, 0);
@@ -67,7 +99,7 @@ static void stream(troupe_t *troupe, sink_ref_t to, uint64_t messages)
     bench_expect(troupe, seen.messages, messages, "messages");
 }
 
-static void tell(troupe_t *troupe, uint64_t messages)
+static void tell(troupe_t *troupe, uint64_t bytes, uint64_t messages)
 {
     sink_ref_t to;
     int64_t began;
@@ -75,9 +107,9 @@ static void tell(troupe_t *troupe, uint64_t messages)
     bench_check(sink_resolve(troupe, "actor://rank.1/sink", BENCH_WAIT_MS,
                              &to),
                 "resolve");
-    stream(troupe, to, messages / 10 + 1);
+    stream(troupe, to, bytes, messages / 10 + 1);
     began = bench_now_ns();
-    stream(troupe, to, messages);
+    stream(troupe, to, bytes, messages);
     bench_print((double)messages * 1e3 / (double)(bench_now_ns() - began),
                 "M/s", "rate");
     bench_check(sink_end(troupe, to, (sink_end_t){}), "end");
@@ -85,12 +117,15 @@ static void tell(troupe_t *troupe, uint64_t messages)
 
 int main(int argc, char **argv)
 {
-    uint64_t messages = bench_number(argc, argv, 1);
+    uint64_t bytes = bench_number(argc, argv, 1);
+    uint64_t messages = bench_number(argc, argv, 2);
     troupe_t *troupe = bench_start(-1);
     sink_ref_t sink;
 
+    if (bytes != 8 && bytes != 64)
+        bench_die("messages have 8 or 64 bytes");
     if (troupe_rank(troupe) == 0) {
-        tell(troupe, messages);
+        tell(troupe, bytes, messages);
     } else {
         bench_check(sink_spawn(troupe, "sink", NULL, &sink), "spawn");
         bench_await(troupe, &done);

@@ -3,18 +3,18 @@
 /*
  * Raw MPI, as a careful program would use it. Ranks 0 and 1 measure; rank 0
  * prints.
- *     mpi ask8 ROUNDS        8 B there and back, blocking
- *     mpi tell64 MESSAGES    64 B one way, 64 requests in flight
- *     mpi bw BYTES MESSAGES WINDOW   large messages out of and into warm buffers
- *     mpi ring8 LAPS         a token, each hop answered with 8 B
- *     mpi idle MS            every rank sleeps
+ *     mpi ask8 ROUNDS                8 B there and back, blocking
+ *     mpi tell BYTES MESSAGES        small, one way, 64 requests in flight
+ *     mpi bw BYTES MESSAGES WINDOW   large, out of and into warm buffers
+ *     mpi ring8 LAPS                 a token, each hop answered with 8 B
+ *     mpi idle MS                    every rank sleeps
  */
 
 #include <mpi.h>
 
 #include "../bench.h"
 
-enum { TELL_WINDOW = 64, TELL_BYTES = 64, BW_WINDOW_MAX = 8 };
+enum { TELL_WINDOW = 64, BW_WINDOW_MAX = 8 };
 
 static int rank, size;
 
@@ -48,8 +48,8 @@ static void ask8(uint64_t rounds)
 }
 
 /*
- * Sends or receives `messages` through `window` buffers, then rank 1 answers
- * that it has them all.
+ * Sends or receives `messages` through `window` buffers, then rank 1, which
+ * reads each page of them, answers that it has them all.
  */
 static void stream(char *buffers, size_t bytes, int window, uint64_t messages)
 {
@@ -67,6 +67,8 @@ static void stream(char *buffers, size_t bytes, int window, uint64_t messages)
                           &requests[i]);
         }
         MPI_Waitall(window, requests, MPI_STATUSES_IGNORE);
+        for (int i = 0; rank == 1 && i < window; i++)
+            bench_touch(buffers + (size_t)i * bytes, bytes);
     }
     if (rank == 0)
         MPI_Recv(&end, 1, MPI_BYTE, 1, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
@@ -93,12 +95,12 @@ static double stream_rate(size_t bytes, int window, uint64_t messages)
     return (double)rounded / ((double)(bench_now_ns() - began) / 1e9);
 }
 
-static void tell64(uint64_t messages)
+static void tell(size_t bytes, uint64_t messages)
 {
     double rate = 0;
 
     if (rank < 2)
-        rate = stream_rate(TELL_BYTES, TELL_WINDOW, messages);
+        rate = stream_rate(bytes, TELL_WINDOW, messages);
     if (rank == 0)
         bench_print(rate / 1e6, "M/s", "rate");
 }
@@ -184,8 +186,8 @@ int main(int argc, char **argv)
         bench_die("needs two ranks");
     if (strcmp(what, "ask8") == 0)
         ask8(bench_number(argc, argv, 2));
-    else if (strcmp(what, "tell64") == 0)
-        tell64(bench_number(argc, argv, 2));
+    else if (strcmp(what, "tell") == 0)
+        tell(bench_number(argc, argv, 2), bench_number(argc, argv, 3));
     else if (strcmp(what, "bw") == 0)
         bw(bench_number(argc, argv, 2), bench_number(argc, argv, 3),
            (int)bench_number(argc, argv, 4));
@@ -194,7 +196,7 @@ int main(int argc, char **argv)
     else if (strcmp(what, "idle") == 0)
         idle(bench_number(argc, argv, 2));
     else
-        bench_die("usage: mpi ask8|tell64|bw|ring8|idle …");
+        bench_die("usage: mpi ask8|tell|bw|ring8|idle …");
     MPI_Finalize();
     return 0;
 }
