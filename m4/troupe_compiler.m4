@@ -108,7 +108,7 @@ dnl alone, and the conditional FUZZERS_WANTED.
 AC_DEFUN([TROUPE_FUZZERS], [
     AC_ARG_ENABLE([fuzzers],
         [AS_HELP_STRING([--enable-fuzzers],
-             [make check runs the fuzz targets, too (clang)])],
+             [build what make check-fuzz runs (clang)])],
         [], [enable_fuzzers=no])
     FUZZER_FLAGS=
     AS_VAR_IF([enable_fuzzers], [yes], [
