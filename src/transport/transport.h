@@ -230,6 +230,5 @@ struct tri_channel {
 
 extern const struct tri_transport_ops tri_transport_self;
 extern const struct tri_transport_ops tri_transport_ring;
-extern const struct tri_transport_ops tri_transport_fabric;
 
 #endif

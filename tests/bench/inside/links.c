@@ -26,7 +26,9 @@
 
 #include "../bench.h"
 #include "link/link.h"
+#include "link/session.h"
 #include "os/bell.h"
+#include "transport/carrier.h"
 
 enum {
     LINKS_MAX = 1024,
@@ -151,6 +153,7 @@ static struct tri_transport *transport_open(uint64_t node, uint32_t peers_max,
         .bell = &bell,
         .provider = "tcp;ofi_rxm",
         .interface = "127.0.0.1",
+        .carrier = &tri_carrier_fabric,
         .events = { .context = context,
                     .accept = on_accept,
                     .address = on_address,
@@ -161,7 +164,7 @@ static struct tri_transport *transport_open(uint64_t node, uint32_t peers_max,
     };
     struct tri_transport *transport;
 
-    check(tri_transport_fabric.open(&config, &transport), "open");
+    check(tri_transport_session.open(&config, &transport), "open");
     return transport;
 }
 
