@@ -205,6 +205,24 @@ static int carrier_open(struct session_transport *transport)
     return config->carrier->open(&own, &transport->carrier);
 }
 
+/* Records fill frames without a rest, one or two to a frame. */
+static int sizes_init(struct session_transport *transport)
+{
+    size_t bytes =
+        tri_min(transport->carrier->frame_bytes_max, TRI_FRAME_BYTES_MAX) &
+        ~(size_t)(TRI_FRAME_ALIGN - 1);
+
+    if (bytes < TRI_FRAME_BYTES_MIN) {
+        tri_error("session: the carrier's frames are too small");
+        return TROUPE_ETRANSPORT;
+    }
+    transport->frame_bytes_max = bytes;
+    transport->base.record_bytes_max =
+        TRI_FRAME_PAYLOAD_MAX(bytes, bytes > TRI_RECORD_BYTES_MAX ? 2 : 1);
+    assert(transport->base.record_bytes_max <= TRI_RECORD_BYTES_MAX);
+    return 0;
+}
+
 static void close_all(struct session_transport *transport)
 {
     struct session_remote *remote;
@@ -247,8 +265,6 @@ static int session_open(const struct tri_transport_config *config,
     if (!transport)
         return TROUPE_ENOMEM;
     transport->base.ops = &tri_transport_session;
-    transport->base.record_bytes_max =
-        tri_min(TRI_FRAME_PAYLOAD_MAX, TRI_RECORD_BYTES_MAX);
     transport->config = *config;
     transport->epoll_fd = transport->timer_fd = -1;
     transport->due_ns = TRI_NS_NEVER;
@@ -262,10 +278,8 @@ static int session_open(const struct tri_transport_config *config,
         rc = carrier_open(transport);
     if (rc == 0)
         rc = wait_init(transport);
-    if (rc == 0 && transport->carrier->frame_bytes_max < TRI_FRAME_BYTES_MAX) {
-        tri_error("session: the carrier's frames are too small");
-        rc = TROUPE_ETRANSPORT;
-    }
+    if (rc == 0)
+        rc = sizes_init(transport);
     if (rc != 0) {
         close_all(transport);
         return rc;
@@ -307,7 +321,7 @@ size_t tri_session_memory_bytes(struct tri_transport *base)
            transport->remotes_len * sizeof(struct session_remote) +
            transport->pool.slabs_len *
                (sizeof(struct session_slab) +
-                (size_t)SESSION_SLAB_FRAMES * TRI_FRAME_BYTES_MAX) +
+                SESSION_SLAB_FRAMES * transport->frame_bytes_max) +
            (carrier->ops->memory_bytes ? carrier->ops->memory_bytes(carrier)
                                        : 0);
 }

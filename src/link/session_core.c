@@ -63,10 +63,10 @@
 #define FRAMES TRI_SESSION_FRAMES_MAX
 
 /*
- * Data: what 64 full frames are; more could not be sent unacknowledged. It
- * fills 10 Gb/s at a round trip of 0.8 ms. Replies: a quarter, as they are
- * consumed as they come. Control: small things; four full frames. Together
- * they bound what a peer can make a node keep. ack_frames: a quarter of the 64,
+ * Data: 16 full frames of 64 KiB, 64 of 16 KiB. It fills 10 Gb/s at a round
+ * trip of 0.8 ms. Replies: a quarter, as they are consumed as they come.
+ * Control: small things; a full frame. Together they bound what a peer can
+ * make a node keep. ack_frames: a quarter of the 64,
  * as ack_bytes of the window, so that news arrive well before a sender stops.
  * ack_delay: long enough for an answer to carry it, short against probe_min.
  * probe_min: longer than a scheduler's turn on a busy core, or each of those

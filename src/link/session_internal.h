@@ -39,9 +39,9 @@
 #define SESSION_FRAMES_OWN 2u
 
 /* Frames beyond those, of all remotes together. Frames of a transport are thus
- * at most SHARED + (OWN + 1) * lanes * remotes, 16 KiB each, allocated when
- * needed: 8 MiB, and 144 KiB a remote that uses all its lanes at once. */
-#define SESSION_SHARED_FRAMES_MAX 512u
+ * at most SHARED + OWN * lanes * remotes, 64 KiB each, of which only what was
+ * written is memory: 16 MiB, and 384 KiB a remote that floods all its lanes. */
+#define SESSION_SHARED_FRAMES_MAX 256u
 
 /* Frames that are allocated at once. */
 #define SESSION_SLAB_FRAMES 16u
@@ -135,6 +135,7 @@ struct session_transport {
     struct tri_transport base;
     struct tri_transport_config config;
     struct tri_carrier *carrier;
+    size_t frame_bytes_max; /* of what we send */
     int timer_fd, epoll_fd; /* -1: the carrier has no descriptor */
 
     pthread_mutex_t table_lock;

@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /*
- * Frames to be filled, stored and sent: 16 KiB each, in slabs that the carrier
- * knows, allocated when needed and kept until close. session_internal.h states
- * the bound.
+ * Frames to be filled, stored and sent: in slabs that the carrier knows,
+ * allocated when needed and kept until close. session_internal.h states the
+ * bound.
  */
 #include "link/session_internal.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
-
-#define SLAB_BYTES ((size_t)SESSION_SLAB_FRAMES * TRI_FRAME_BYTES_MAX)
 
 void tri_session_pool_init(struct session_pool *pool)
 {
@@ -18,14 +16,17 @@ void tri_session_pool_init(struct session_pool *pool)
     SLIST_INIT(&pool->slabs);
 }
 
-static void slab_add(struct session_pool *pool, struct session_slab *slab)
+static void slab_add(struct session_transport *transport,
+                     struct session_slab *slab)
 {
+    struct session_pool *pool = &transport->pool;
+
     for (unsigned i = 0; i < SESSION_SLAB_FRAMES; i++) {
         struct session_buffer *buffer = &slab->buffers[i];
 
         buffer->frame.memory = &slab->memory;
         buffer->frame.data =
-            slab->memory.data + (size_t)i * TRI_FRAME_BYTES_MAX;
+            slab->memory.data + i * transport->frame_bytes_max;
     }
     tri_lock_acquire(&pool->lock);
     SLIST_INSERT_HEAD(&pool->slabs, slab, next);
@@ -39,22 +40,23 @@ static void pool_grow(struct session_transport *transport)
 {
     struct tri_carrier *carrier = transport->carrier;
     struct session_slab *slab = calloc(1, sizeof(*slab));
+    size_t bytes = SESSION_SLAB_FRAMES * transport->frame_bytes_max;
     void *data;
 
     if (!slab)
         return;
-    data = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE,
+    data = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED)
         goto free_slab;
     slab->memory = (struct tri_carrier_memory){ .data = data,
-                                                .bytes = SLAB_BYTES };
+                                                .bytes = bytes };
     if (carrier->ops->memory_add(carrier, &slab->memory) != 0)
         goto unmap;
-    slab_add(&transport->pool, slab);
+    slab_add(transport, slab);
     return;
 unmap:
-    munmap(data, SLAB_BYTES);
+    munmap(data, bytes);
 free_slab:
     free(slab);
 }
@@ -137,7 +139,7 @@ void tri_session_pool_fini(struct session_transport *transport)
 
     while ((slab = SLIST_FIRST(&transport->pool.slabs)) != NULL) {
         SLIST_REMOVE_HEAD(&transport->pool.slabs, next);
-        munmap(slab->memory.data, SLAB_BYTES);
+        munmap(slab->memory.data, slab->memory.bytes);
         free(slab);
     }
 }

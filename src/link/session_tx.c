@@ -153,7 +153,7 @@ static bool has_room(const struct session_remote *remote,
                      const struct session_buffer *buffer, size_t bytes)
 {
     return buffer->bytes + tri_frame_record_bytes(bytes) + tag_bytes(remote) <=
-           TRI_FRAME_BYTES_MAX;
+           remote->transport->frame_bytes_max;
 }
 
 /* Makes room for a record in the frame being filled. */
@@ -187,7 +187,7 @@ int tri_session_reserve(struct tri_channel *channel, enum tri_lane lane,
     struct session_remote *remote = remote_of(channel);
     struct session_buffer *buffer = remote->filling[lane];
 
-    assert(bytes <= TRI_FRAME_PAYLOAD_MAX);
+    assert(bytes <= channel->transport->record_bytes_max);
     if (!buffer || !has_room(remote, buffer, bytes)) {
         int rc = refill(remote, lane, bytes);
 
@@ -367,7 +367,9 @@ static bool can_go_on_locked(struct session_remote *remote, enum tri_lane lane,
         return false;
     return remote->filling[lane]
                ? tri_session_may_store(&remote->core, lane,
-                                       TRI_FRAME_BYTES_MAX, now_ns)
+                                       (uint32_t)remote->transport
+                                           ->frame_bytes_max,
+                                       now_ns)
                : tri_session_buffer_may_take(remote, lane);
 }
 

@@ -388,8 +388,7 @@ static int fabric_open(const struct tri_carrier_config *config,
     rc = tri_fabric_choose(config->provider, config->interface, &fabric->info);
     if (rc != 0)
         goto close;
-    fabric->base.frame_bytes_max = tri_min(
-        TRI_FRAME_BYTES_MAX, fabric->info->ep_attr->max_msg_size);
+    fabric->base.frame_bytes_max = tri_fabric_frame_bytes_max(fabric->info);
     fabric->provider_bytes = tri_fabric_provider_bytes(fabric->info);
     rc = endpoint_init(fabric);
     if (rc == 0)

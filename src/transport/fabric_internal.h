@@ -36,7 +36,7 @@
 
 /* Receive buffers: a frame's length at least is left when one is full. */
 #define FABRIC_RX_BUFFERS 4
-#define FABRIC_RX_BUFFER_BYTES (256u * 1024)
+#define FABRIC_RX_BUFFER_BYTES (512u * 1024)
 /* Buffers in all: some may have to wait for a peer that stopped in the middle
  * of a frame, see fabric_rx.c. */
 #define FABRIC_RX_BUFFERS_MAX 64
@@ -206,6 +206,9 @@ bool tri_fabric_truncation_releases(const struct fi_info *info);
 
 /* What the provider allocates by itself, about. */
 size_t tri_fabric_provider_bytes(const struct fi_info *info);
+
+/* The largest frame that goes well with the provider. */
+size_t tri_fabric_frame_bytes_max(const struct fi_info *info);
 
 /* --- fabric_line.c --- */
 

@@ -46,14 +46,17 @@
 #define TRI_FRAME_TAG_BYTES 16
 #define TRI_FRAME_ALIGN 8
 
-/* The largest frame, tag included. ofi_rxm's eager limit: what is larger would
- * be sent by rendezvous, which leaks when the peer dies. */
-#define TRI_FRAME_BYTES_MAX (16u * 1024)
+/* The largest frame, tag included, that a node takes. What it sends may be
+ * less, at least TRI_FRAME_BYTES_MIN: as large as its carrier does well. */
+#define TRI_FRAME_BYTES_MAX (64u * 1024)
+#define TRI_FRAME_BYTES_MIN (16u * 1024)
 
-/* The largest payload of a record that is alone in its frame. */
-#define TRI_FRAME_PAYLOAD_MAX                                                 \
-    (TRI_FRAME_BYTES_MAX - TRI_FRAME_HEADER_BYTES - TRI_FRAME_TAG_BYTES -     \
-     (uint32_t)sizeof(struct tri_record))
+/* The largest payload of each of `records` records in a frame. */
+#define TRI_FRAME_PAYLOAD_MAX(frame_bytes, records)                           \
+    ((((frame_bytes) - TRI_FRAME_HEADER_BYTES - TRI_FRAME_TAG_BYTES) /        \
+          (records) -                                                         \
+      sizeof(struct tri_record)) &                                            \
+     ~(size_t)(TRI_FRAME_ALIGN - 1))
 
 _Static_assert(TRI_FRAME_HEADER_BYTES % TRI_FRAME_ALIGN == 0 &&
                    TRI_FRAME_TAG_BYTES % TRI_FRAME_ALIGN == 0 &&

@@ -208,7 +208,8 @@ static void test_data_stuck(void **state)
     sim_stop_consumer(sim, 1, start_ns + 20 * SIM_S);
     sim_send(sim, 0, 1, TRI_LANE_DATA, 500);
     sim_run(sim, start_ns + SIM_S);
-    assert_in_range(sim_side(sim, 0, 1)->backlog[TRI_LANE_DATA], 300, 450);
+    /* Frames of half the largest, about: the window has room for few. */
+    assert_in_range(sim_side(sim, 0, 1)->backlog[TRI_LANE_DATA], 400, 490);
     for (unsigned i = 1; i <= 100; i++) {
         enum tri_lane lane = i % 2 ? TRI_LANE_CONTROL : TRI_LANE_REPLY;
         uint64_t sent_ns = sim->now_ns;
