@@ -136,6 +136,62 @@ int troupe_serve(troupe_t *troupe, int timeout_ms);
  */
 void troupe_wake(troupe_from_t from);
 
+/*
+ * Waits until all that this node (its actors and threads) sent before the
+ * call has been handled, wherever it went, this node included; what is sent
+ * meanwhile is not waited for. A message is handled when its handler has
+ * returned. What went to a node that dies is written off.
+ * Context: any thread of the program, not in a handler; threads that call it
+ * at the same time take turns. The thread serves actors meanwhile.
+ * Blocking: up to timeout_ms, or TROUPE_FOREVER.
+ * Errors: ETIMEDOUT (troupe_busy says who is busy, so does the log), ENOMEM,
+ * EINVAL, ECONTEXT.
+ */
+int troupe_drain(troupe_t *troupe, int timeout_ms);
+
+/*
+ * Collective over the living nodes: returns when all have called it and none
+ * has a message in flight or unhandled. It says nothing about messages that a
+ * thread of the program sends meanwhile, nor about asks that wait for their
+ * answer or deadline. A node that dies is written off, and with it what it
+ * sent and was sent. A node whose deadline passes leaves the call; it may
+ * come back while others still wait.
+ * Context: any thread of the program, one at a time, not in a handler. The
+ * thread serves actors meanwhile. Blocking: up to timeout_ms, or
+ * TROUPE_FOREVER.
+ * Errors: ETIMEDOUT (as in troupe_drain), EINVAL, ECONTEXT.
+ * Source: F. Mattern, "Algorithms for distributed termination detection",
+ * Distributed Computing 2, 1987: the four-counter method.
+ */
+int troupe_quiesce(troupe_t *troupe, int timeout_ms);
+
+/* What a drain or quiesce waited for in vain. */
+enum troupe_busy_what {
+    TROUPE_BUSY_ABSENT = 1, /* the rank has not called troupe_quiesce */
+    TROUPE_BUSY_SILENT,     /* it does not answer */
+    TROUPE_BUSY_ACTORS,     /* its actors run or have messages */
+    TROUPE_BUSY_ACTOR,      /* this actor of it does */
+    TROUPE_BUSY_OUTBOX,     /* it has messages that wait to be sent */
+    TROUPE_BUSY_TO,         /* messages from here to it are on their way */
+    TROUPE_BUSY_FROM,       /* messages from it to here are on their way */
+};
+
+typedef struct troupe_busy {
+    int rank;
+    enum troupe_busy_what what;
+    uint64_t messages;  /* TO and FROM: how many */
+    troupe_ref_t actor; /* ACTOR */
+} troupe_busy_t;
+
+/*
+ * Lists what the last troupe_drain or troupe_quiesce of this node that ended
+ * with ETIMEDOUT waited for, as it was shortly before its deadline. Long lists
+ * are cut off: at 64 in all, at 16 actors of a rank, at 16 ranks.
+ * Returns the number of entries there are. list: NULL if list_len_max is 0.
+ * Context: any thread. Blocking: never.
+ */
+size_t troupe_busy(troupe_t *troupe, troupe_busy_t *list, size_t list_len_max);
+
 /* Counters of one node since its start. */
 typedef struct troupe_stats {
     uint64_t actors;          /* alive now */

@@ -102,6 +102,10 @@ static void refuse_to(struct tri_runtime *runtime, struct tri_message *message,
     case TRI_RESOLVE:
         tri_asks_complete(&runtime->asks, message->ask, reason, 0, NULL, 0);
         break;
+    case TRI_MARKER:
+        tri_message_free(message);
+        tri_marker_met(runtime);
+        return;
     case TRI_TELL:
     case TRI_ASK:
         if (message->sender.node != runtime->node) {
@@ -338,6 +342,13 @@ static void on_record(void *context, struct tri_peer *peer,
         tri_resolve(runtime, record, payload, record->bytes,
                     ms_left_of(record->value));
         break;
+    case TRI_DRAIN:
+    case TRI_DRAIN_REPLIES:
+    case TRI_DRAINED:
+    case TRI_QUIESCE:
+        if (runtime->group_record != NULL)
+            runtime->group_record(runtime, peer, record, payload);
+        break;
     default:
         break;
     }
@@ -369,9 +380,14 @@ static bool on_unpark(void *context, struct tri_peer *peer,
 {
     struct tri_runtime *runtime = context;
     bool wait;
-    int rc = deliver_or_await(runtime, message, &wait);
+    int rc;
 
-    (void)peer;
+    if (tri_unlikely(message->kind == TRI_MARKER)) {
+        tri_message_free(message);
+        runtime->group_unparked(runtime, peer);
+        return true;
+    }
+    rc = deliver_or_await(runtime, message, &wait);
     if (rc == TROUPE_EFULL && wait)
         return false;
     if (rc != 0)

@@ -14,6 +14,7 @@
 #include "actor/actor.h"
 #include "actor/asks.h"
 #include "actor/dead_letters.h"
+#include "actor/markers.h"
 #include "actor/names.h"
 #include "actor/scheduler.h"
 #include "link/link.h"
@@ -38,6 +39,13 @@ struct tri_runtime {
     struct tri_scheduler scheduler;
     struct tri_link link;
     struct tri_bell bell;
+    struct tri_markers markers;
+    /* Drains and quiesces, of src/group: their records, and their markers of
+     * tri_flow_mark, with the poll lock held. NULL: not yet. */
+    void (*group_unparked)(struct tri_runtime *runtime, struct tri_peer *peer);
+    void (*group_record)(struct tri_runtime *runtime, struct tri_peer *peer,
+                         const struct tri_record *record, const void *payload);
+    struct tri_group *group;
     _Atomic uint32_t stopping; /* no new actors */
     _Atomic uint32_t waiting;  /* threads that wait for room */
     _Atomic uint32_t rooms;    /* grows when there may be some */

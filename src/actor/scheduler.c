@@ -162,10 +162,15 @@ static struct tri_actor *take_next(struct tri_worker *worker)
 
 void tri_worker_rescue_next(struct tri_worker *worker)
 {
-    struct tri_actor *actor = take_next(worker);
+    struct tri_scheduler *scheduler = &worker->runtime->scheduler;
+    struct tri_actor *actor;
 
+    /* Before the actor is nowhere: for tri_scheduler_is_quiet. */
+    atomic_store(&scheduler->rescuing, 1);
+    actor = take_next(worker);
     if (actor != NULL)
-        shared_push(&worker->runtime->scheduler, actor, actor, 1);
+        shared_push(scheduler, actor, actor, 1);
+    atomic_store(&scheduler->rescuing, 0);
 }
 
 void tri_worker_hand_over(struct tri_worker *worker)
@@ -387,17 +392,50 @@ uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler)
     return alive > kept ? alive - kept : 0;
 }
 
-bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler)
+static uint64_t turns_of_all(struct tri_scheduler *scheduler)
 {
-    uint64_t workers = (1ull << scheduler->workers_len) - 1;
+    uint64_t turns = 0;
 
+    for (uint32_t i = 0; i < all_len(scheduler); i++)
+        turns += atomic_load(&scheduler->workers[i].turns);
+    return turns;
+}
+
+/* No worker has an actor in hand, nor has the guest. */
+static bool are_all_idle(struct tri_scheduler *scheduler)
+{
+    struct tri_worker *guest = &scheduler->workers[scheduler->workers_len];
+    uint64_t wanted = (1ull << scheduler->workers_len) - 1;
+
+    if (tri_worker_current() != guest &&
+        tri_lock_is_held(&scheduler->guest_lock))
+        wanted |= 1ull << guest->index;
+    return (atomic_load(&scheduler->idle) & wanted) == wanted &&
+           !atomic_load(&scheduler->rescuing);
+}
+
+static bool are_queues_empty(struct tri_scheduler *scheduler)
+{
     if (tri_scheduler_has_work(scheduler))
         return false;
     for (uint32_t i = 0; i < all_len(scheduler); i++)
         if (atomic_load(&scheduler->workers[i].next) != NULL ||
             queue_len(&scheduler->workers[i]) > 0)
             return false;
-    return (atomic_load(&scheduler->idle) & workers) == workers;
+    return true;
+}
+
+/*
+ * The looks are not one moment. But if all were idle at the first look, then
+ * what there was to run was in a queue; it leaves one only into the hands of a
+ * worker that is not idle any more, and whose turn will count.
+ */
+bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler)
+{
+    uint64_t turns = turns_of_all(scheduler);
+
+    return are_all_idle(scheduler) && are_queues_empty(scheduler) &&
+           are_all_idle(scheduler) && turns_of_all(scheduler) == turns;
 }
 
 /* --- threads ----------------------------------------------------------------------- */

@@ -97,6 +97,7 @@ struct tri_scheduler {
     _Atomic uint32_t stop __attribute__((aligned(TRI_CACHE_LINE)));
     _Atomic uint32_t searching; /* workers that look for work */
     _Atomic uint64_t idle;      /* bits of workers asleep */
+    _Atomic uint32_t rescuing;  /* the control thread has an actor in hand */
 
     /* the poll role */
     _Atomic uint32_t poll_held __attribute__((aligned(TRI_CACHE_LINE)));
@@ -189,7 +190,10 @@ void tri_worker_rescue_next(struct tri_worker *worker);
 /* Actors alive on this node. Any thread; a moment's figure. */
 uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler);
 
-/* True when no actor runs or waits to run, apart from the guest's own turn. */
+/*
+ * True when at some moment of the call no actor ran or waited to run. The
+ * calling thread counts as one that runs none, if it is the guest.
+ */
 bool tri_scheduler_is_quiet(struct tri_scheduler *scheduler);
 
 /* --- poll.c: the poll role ------------------------------------------------ */

@@ -136,6 +136,24 @@ int tri_flow_park(struct tri_peer *peer, struct tri_message *message)
     return 0;
 }
 
+int tri_flow_mark(struct tri_peer *peer, uint32_t *marked_p)
+{
+    *marked_p = 0;
+    for (struct tri_parked *parked = peer->parking.first; parked != NULL;
+         parked = parked->next) {
+        struct tri_message *marker = tri_message_alloc(0);
+
+        if (marker == NULL)
+            return TROUPE_ENOMEM;
+        marker->kind = TRI_MARKER;
+        marker->slot = parked->slot;
+        marker->generation = parked->generation;
+        tri_flow_park(peer, marker); /* behind others: it needs no memory */
+        ++*marked_p;
+    }
+    return 0;
+}
+
 bool tri_flow_refuse(struct tri_peer *peer)
 {
     peer->parking.refused = true;
@@ -158,7 +176,8 @@ static bool push(struct tri_peer *peer, struct tri_parked *parked)
         }
         parked->first = next;
         peer->parking.bytes -= cost;
-        atomic_fetch_sub_explicit(&peer->parked_len, 1, memory_order_relaxed);
+        /* release: who sees none finds them in their mailboxes */
+        atomic_fetch_sub_explicit(&peer->parked_len, 1, memory_order_release);
     }
     return true;
 }

@@ -80,6 +80,13 @@ int tri_flow_park(struct tri_peer *peer, struct tri_message *message);
 bool tri_flow_has_parked(const struct tri_peer *peer, uint32_t slot,
                          uint32_t generation);
 
+/*
+ * Parks a TRI_MARKER for each actor that has parked messages: it is unparked,
+ * not for delivery, when all that is parked now has been delivered. *marked_p:
+ * how many, also on error. Errors: ENOMEM (some got none).
+ */
+int tri_flow_mark(struct tri_peer *peer, uint32_t *marked_p);
+
 /* Notes that a record of the data lane is not taken. Returns false. */
 bool tri_flow_refuse(struct tri_peer *peer);
 

@@ -169,9 +169,8 @@ struct tri_link_census tri_link_census(struct tri_link *link)
     for (uint32_t i = 0; i < link->config.peers_len; i++) {
         struct tri_peer *peer = &link->peers[i];
 
-        census.sent += atomic_load_explicit(&peer->sent, memory_order_relaxed);
-        census.received += atomic_load_explicit(&peer->received,
-                                                memory_order_relaxed);
+        census.sent += tri_peer_count(&peer->sent);
+        census.received += tri_peer_count(&peer->received);
         if (atomic_load_explicit(&peer->parked_len, memory_order_relaxed) > 0)
             census.waiting = true;
         for (int lane = 0; lane < TRI_LANES; lane++)

@@ -79,7 +79,8 @@ struct tri_peer {
     struct tri_peer *dirty_next;
     struct tri_channel *channel; /* lock */
     uint64_t last_flush_ns;      /* lock */
-    _Atomic uint64_t sent; /* messages written to the channel; writer: lock */
+    _Atomic uint64_t sent; /* messages written to the channel, but for control;
+                              writer: lock */
     _Atomic uint32_t stopped_len; /* actors there that want nothing now */
     bool no_pull;          /* lock; the peer cannot read our memory */
     bool doomed;           /* lock; its process was found gone */
@@ -90,7 +91,8 @@ struct tri_peer {
     /* receiver: the poll lock */
     struct tri_arrival arrivals[TRI_LANES]
         __attribute__((aligned(TRI_CACHE_LINE)));
-    _Atomic uint64_t received; /* messages; writer: poll lock */
+    _Atomic uint64_t received; /* messages that were handed up, but for
+                                  control; writer: poll lock */
     _Atomic uint32_t parked_len; /* messages */
     bool parking_full; /* data is not taken */
     struct tri_parking parking;
@@ -157,6 +159,7 @@ struct tri_link {
     struct tri_transport *transports[TRI_LINK_TRANSPORTS_MAX];
     uint32_t transports_len;
     _Atomic uint64_t garbage;
+    _Atomic uint32_t deaths; /* peers dead: whether to look for new ones */
     struct tri_peer *_Atomic dirty; /* peers to flush */
     _Atomic uint32_t flow_kicked;   /* parked messages may have room */
 };
@@ -270,8 +273,25 @@ bool tri_link_all_left(struct tri_link *link);
  * Any thread. */
 void tri_link_kill(struct tri_peer *peer);
 
-/* Messages sent and received so far, and whether something still waits in an
- * outbox, or is parked. Any thread. */
+/* A counter of a peer, `sent` or `received`. acquire: pairs with
+ * tri_count_one. */
+static inline uint64_t tri_peer_count(_Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_acquire);
+}
+
+/* True when something for the peer waits to be written to its channel, but for
+ * control. Any thread. */
+static inline bool tri_peer_is_waiting(struct tri_peer *peer)
+{
+    return atomic_load_explicit(&peer->outboxes[TRI_LANE_DATA].bytes,
+                                memory_order_acquire) > 0 ||
+           atomic_load_explicit(&peer->outboxes[TRI_LANE_REPLY].bytes,
+                                memory_order_acquire) > 0;
+}
+
+/* Messages sent and received so far, without those of the control lane, and
+ * whether something still waits in an outbox, or is parked. Any thread. */
 struct tri_link_census {
     uint64_t sent;
     uint64_t received;

@@ -10,12 +10,13 @@
 
 void tri_link_garbage(struct tri_link *link, const char *reason);
 
-/* Both counters have one writer at a time. */
+/* Both counters have one writer at a time. release: who sees a message counted
+ * sees what was done with it before; pairs with tri_peer_count. */
 static inline void tri_count_one(_Atomic uint64_t *counter)
 {
     atomic_store_explicit(
         counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
-        memory_order_relaxed);
+        memory_order_release);
 }
 
 /* --- outbox.c ------------------------------------------------------------- */

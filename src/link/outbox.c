@@ -159,7 +159,8 @@ static inline int write_locked(struct tri_peer *peer, enum tri_lane lane,
     *span.record = *header;
     if (offset > 0) /* with the header, for who finds this piece alone */
         span.record->kind = TRI_MORE;
-    else if (tri_likely(!peer->outboxes[lane].first_counted))
+    else if (tri_likely(!peer->outboxes[lane].first_counted &&
+                        lane != TRI_LANE_CONTROL))
         tri_count_one(&peer->sent);
     span.record->bytes = bytes;
     if (bytes > 0)
@@ -205,9 +206,11 @@ struct tri_message *tri_peer_pop_locked(struct tri_peer *peer,
         outbox->last = NULL;
     outbox->offset = 0;
     outbox->first_counted = false;
+    /* release: who sees it gone sees it counted; pairs with
+     * tri_peer_is_waiting */
     atomic_fetch_sub_explicit(&outbox->bytes,
                               message->bytes + sizeof(*message),
-                              memory_order_relaxed);
+                              memory_order_release);
     return message;
 }
 
@@ -662,6 +665,8 @@ void tri_link_kill(struct tri_peer *peer)
     if (atomic_exchange_explicit(&peer->state, TRI_PEER_DEAD,
                                  memory_order_acq_rel) == TRI_PEER_DEAD)
         return;
+    /* release: who sees the number finds the peer dead */
+    atomic_fetch_add_explicit(&peer->link->deaths, 1, memory_order_release);
     tri_lock_acquire(&peer->lock);
     /* As in peer_run_locked: nobody waits for us while others are called. */
     atomic_store_explicit(&peer->lock.held, LOCK_LONG, memory_order_relaxed);

@@ -224,10 +224,10 @@ static bool begin(struct tri_link *link, struct tri_peer *peer,
     if (fits)
         arrival->partial = tri_message_of_record(&header);
     if (arrival->partial == NULL) {
-        tri_count_one(&peer->received);
         answer(peer, &peer->pullings[lane], 0); /* not to be sent again */
         events->refused(events->context, peer, &header,
                         fits ? TROUPE_ENOMEM : TROUPE_ETOOBIG);
+        tri_count_one(&peer->received);
         return false;
     }
     arrival->partial_bytes = 0;
@@ -246,8 +246,8 @@ static void end(struct tri_link *link, struct tri_peer *peer,
     arrival->partial = NULL;
     peer->pullings[lane].active = false;
     if (error == 0) {
-        tri_count_one(&peer->received);
         events->message(events->context, peer, message);
+        tri_count_one(&peer->received);
         /* Data follows when it is answered. */
         peer->pullings[lane].held = lane == TRI_LANE_DATA && peer->parking_full;
         if (!peer->pullings[lane].held)

@@ -28,6 +28,17 @@ void tri_peer_begin_anew(struct tri_peer *peer, enum tri_lane lane)
     give_up(peer, lane);
 }
 
+/*
+ * After it was handed up: who reads the count finds what became of the message,
+ * in a mailbox or refused. Control does not count: it says nothing about what
+ * actors do, and the counting itself travels there.
+ */
+static void count_received(struct tri_peer *peer, unsigned lane)
+{
+    if (tri_likely(lane != TRI_LANE_CONTROL))
+        tri_count_one(&peer->received);
+}
+
 /* The first piece of a large message. */
 static void begin_pieces(struct tri_link *link, struct tri_peer *peer,
                          enum tri_lane lane, const struct tri_record *record,
@@ -40,11 +51,11 @@ static void begin_pieces(struct tri_link *link, struct tri_peer *peer,
         arrival->partial = tri_message_of_record(record);
     if (arrival->partial == NULL) {
         arrival->skip_bytes = record->total_bytes - record->bytes;
-        tri_count_one(&peer->received);
         events->refused(events->context, peer, record,
                         record->total_bytes > link->config.message_bytes_max
                             ? TROUPE_ETOOBIG
                             : TROUPE_ENOMEM);
+        count_received(peer, lane);
         return;
     }
     memcpy(arrival->partial->payload, payload, record->bytes);
@@ -73,17 +84,18 @@ static void on_more(struct tri_link *link, struct tri_peer *peer,
     arrival->partial_bytes += record->bytes;
     if (arrival->partial_bytes == message->bytes) {
         arrival->partial = NULL;
-        tri_count_one(&peer->received);
         events->message(events->context, peer, message);
+        count_received(peer, lane);
     }
 }
 
 static void on_bye(struct tri_peer *peer, const struct tri_record *record)
 {
-    tri_count_one(&peer->received);
-    if (record->index < TRI_LANES)
-        atomic_fetch_or_explicit(&peer->left, 1u << record->index,
-                                 memory_order_relaxed);
+    if (record->index >= TRI_LANES)
+        return;
+    atomic_fetch_or_explicit(&peer->left, 1u << record->index,
+                             memory_order_relaxed);
+    count_received(peer, record->index);
 }
 
 /* Records of the link's own. False: it is none of them. */
@@ -106,7 +118,6 @@ on_own(struct tri_link *link, struct tri_peer *peer,
         return true;
     case TRI_MAILBOX_STOP:
     case TRI_MAILBOX_GO:
-        tri_count_one(&peer->received);
         tri_flow_on_mailbox(peer, record);
         return true;
     default:
@@ -134,9 +145,9 @@ bool tri_peer_on_record(void *context, void *peer_, enum tri_lane lane,
         begin_pieces(link, peer, lane, record, payload);
         return true;
     }
-    tri_count_one(&peer->received);
     link->config.events.record(link->config.events.context, peer, record,
                                payload);
+    count_received(peer, lane);
     return true;
 }
 

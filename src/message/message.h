@@ -17,6 +17,7 @@
 enum {
     TRI_THEN = 100,        /* outcome of an actor's ask; ask: its entry */
     TRI_UNDELIVERED = 101, /* payload: troupe_dead_letter_t */
+    TRI_MARKER = 102,      /* of actor/markers.h */
 };
 
 struct tri_message {

@@ -3,7 +3,6 @@
 
 #include <mpi.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 
@@ -12,9 +11,7 @@ struct tri_job {
     bool owns_mpi; /* we initialized it, so we finalize it */
     int rank;
     int size;
-    MPI_Request sum;
-    int64_t sum_in[TRI_JOB_SUMS];
-    int64_t sum_out[TRI_JOB_SUMS];
+    MPI_Request barrier;
 };
 
 /* How many ranks the launcher says there are; 0: no launcher. */
@@ -118,7 +115,7 @@ int tri_job_open(const void *comm, struct tri_job **job_p)
     if (job == NULL)
         return TROUPE_ENOMEM;
     job->comm = MPI_COMM_NULL;
-    job->sum = MPI_REQUEST_NULL;
+    job->barrier = MPI_REQUEST_NULL;
     rc = init_mpi(job);
     if (rc == 0)
         rc = open_comm(job, comm, launched);
@@ -166,24 +163,19 @@ int tri_job_agree(struct tri_job *job, int rc)
     return least;
 }
 
-int tri_job_sum_start(struct tri_job *job, const int64_t in[TRI_JOB_SUMS])
+int tri_job_barrier_start(struct tri_job *job)
 {
-    int rc;
+    int rc = MPI_Ibarrier(job->comm, &job->barrier);
 
-    memcpy(job->sum_in, in, sizeof(job->sum_in));
-    rc = MPI_Iallreduce(job->sum_in, job->sum_out, TRI_JOB_SUMS, MPI_INT64_T,
-                        MPI_SUM, job->comm, &job->sum);
-    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Iallreduce", rc);
+    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Ibarrier", rc);
 }
 
-bool tri_job_sum_test(struct tri_job *job, int64_t out_p[TRI_JOB_SUMS])
+bool tri_job_barrier_test(struct tri_job *job)
 {
     int done = 0;
 
-    if (MPI_Test(&job->sum, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || !done)
-        return false;
-    memcpy(out_p, job->sum_out, sizeof(job->sum_out));
-    return true;
+    return MPI_Test(&job->barrier, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS &&
+           done;
 }
 
 void tri_job_close(struct tri_job *job, bool whole)
@@ -197,7 +189,7 @@ void tri_job_close(struct tri_job *job, bool whole)
         if (job->owns_mpi)
             tri_warn("MPI is not finalized, because a rank has died and "
                      "MPI_Finalize could hang");
-        return; /* an abandoned request may still write into *job */
+        return; /* an abandoned barrier may still write into *job */
     }
     if (!finalized && job->comm != MPI_COMM_NULL)
         MPI_Comm_free(&job->comm);

@@ -33,14 +33,12 @@ int tri_job_broadcast(struct tri_job *job, void *data, size_t bytes);
 /* The least of all ranks' codes: 0 only if all succeeded. Collective. */
 int tri_job_agree(struct tri_job *job, int rc);
 
-#define TRI_JOB_SUMS 4
-
 /*
- * Sums over all ranks without blocking: start, then test until true. In the
+ * Waits for all ranks without blocking: start, then test until true. In the
  * job's own memory, so it may be abandoned. One at a time. Errors: EMPI.
  */
-int tri_job_sum_start(struct tri_job *job, const int64_t in[TRI_JOB_SUMS]);
-bool tri_job_sum_test(struct tri_job *job, int64_t out_p[TRI_JOB_SUMS]);
+int tri_job_barrier_start(struct tri_job *job);
+bool tri_job_barrier_test(struct tri_job *job);
 
 /*
  * Closes the job. whole: every rank lives and does the same; else MPI is left

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "group/group.h"
 #include "link/session.h"
 #include "message/pool.h"
 #include "mpi/requests.h"
@@ -390,6 +391,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = open_actors(troupe);
     if (rc == 0)
+        rc = tri_group_open(runtime);
+    if (rc == 0)
         rc = open_scheduler(troupe);
     return rc;
 }
@@ -439,6 +442,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     tri_requests_fini(runtime);
     if (troupe->scheduler_open)
         tri_scheduler_fini(&runtime->scheduler);
+    tri_group_close(runtime);
     if (troupe->link_open)
         tri_link_fini(&runtime->link);
     if (troupe->actors_open) {

@@ -2,35 +2,29 @@
 
 /*
  * Stopping a node, in steps, each bounded by what is left of the deadline:
- *   1. quiet: all ranks' messages are delivered and handled (quiesce_core.h);
- *      actors that keep themselves busy are not waited for longer than half
- *      the time;
+ *   1. quiet: all living ranks have come here, and their messages are
+ *      delivered and handled (a quiesce); actors that keep themselves busy are
+ *      not waited for longer than half the time;
  *   2. all actors stop, here;
  *   3. the threads end;
  *   4. all ranks have come here, so nobody takes an exit for a death.
- * When a rank has died, MPI's collectives could hang. Then each rank waits for
- * its own quiet only, and step 4 is a goodbye among those who exchanged
- * messages, before their threads end.
+ * When a rank has died, MPI's collectives could hang. Then step 4 is a goodbye
+ * among those who exchanged messages, before their threads end.
  */
 
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "group/quiesce_core.h"
+#include "group/group.h"
 #include "message/pool.h"
 #include "node/node.h"
-
-enum { SUM_SENT, SUM_RECEIVED, SUM_GIVEN_UP, SUM_RANKS };
 
 struct stop {
     troupe_t *troupe;
     uint64_t deadline_ns;
     uint64_t quiet_deadline_ns;
-    struct tri_quiesce quiesce;
-    bool sum_pending; /* a sum was started and has not come back */
-    bool failed;      /* MPI is not to be used any more */
-    bool is_quiet;    /* step 1 is over */
+    bool failed; /* MPI is not to be used any more */
 };
 
 static bool has_lost_ranks(const troupe_t *troupe)
@@ -45,62 +39,7 @@ static bool has_lost_ranks(const troupe_t *troupe)
 
 /* --- 1. quiet ------------------------------------------------------------------- */
 
-static bool is_quiet_here(struct tri_runtime *runtime)
-{
-    return tri_scheduler_is_quiet(&runtime->scheduler) &&
-           !tri_link_census(&runtime->link).waiting;
-}
-
-static void start_round(struct stop *stop, bool give_up)
-{
-    struct tri_link_census census = tri_link_census(
-        &stop->troupe->runtime.link);
-    int64_t in[TRI_JOB_SUMS] = {
-        [SUM_SENT] = (int64_t)census.sent,
-        [SUM_RECEIVED] = (int64_t)census.received,
-        [SUM_GIVEN_UP] = give_up,
-        [SUM_RANKS] = 1,
-    };
-
-    stop->failed = tri_job_sum_start(stop->troupe->job, in) != 0;
-    stop->sum_pending = !stop->failed;
-}
-
-/*
- * True when step 1 is over, and from then on. Runs on the starting thread
- * while it serves. A rank that gives up says so in its sum, and with it all.
- */
-static bool advance_quiet(void *arg)
-{
-    struct stop *stop = arg;
-    int64_t out[TRI_JOB_SUMS];
-    bool late = tri_now_ns() >= stop->quiet_deadline_ns;
-
-    if (stop->is_quiet || stop->failed || has_lost_ranks(stop->troupe))
-        return true;
-    if (!stop->sum_pending) {
-        if (!late && !is_quiet_here(&stop->troupe->runtime))
-            return false;
-        start_round(stop, late);
-        return stop->failed;
-    }
-    if (!tri_job_sum_test(stop->troupe->job, out))
-        return false;
-    stop->sum_pending = false;
-    stop->is_quiet = tri_quiesce_round(&stop->quiesce, out[SUM_SENT],
-                                       out[SUM_RECEIVED]) ||
-                     out[SUM_GIVEN_UP] > 0;
-    return stop->is_quiet;
-}
-
-static bool is_quiet_alone(void *arg)
-{
-    struct stop *stop = arg;
-
-    return is_quiet_here(&stop->troupe->runtime);
-}
-
-/* Serves in short naps, since nothing wakes this thread for MPI or quiet. */
+/* Serves in short naps, since nothing wakes this thread for what it waits. */
 static int wait_in_naps(struct stop *stop, struct tri_seat *seat,
                         bool (*done)(void *arg), uint64_t deadline_ns)
 {
@@ -114,32 +53,16 @@ static int wait_in_naps(struct stop *stop, struct tri_seat *seat,
     return rc;
 }
 
-static void report_unrest(struct tri_runtime *runtime)
-{
-    struct tri_link_census census = tri_link_census(&runtime->link);
-
-    tri_warn("stopping although this rank is not quiet: %s%s%llu messages "
-             "sent, %llu received",
-             tri_scheduler_is_quiet(&runtime->scheduler)
-                 ? ""
-                 : "actors are running, ",
-             census.waiting ? "messages wait to be sent, " : "",
-             (unsigned long long)census.sent,
-             (unsigned long long)census.received);
-}
-
 static void become_quiet(struct stop *stop, struct tri_seat *seat)
 {
-    bool all = stop->troupe->job != NULL && stop->troupe->runtime.size > 1;
+    struct tri_runtime *runtime = &stop->troupe->runtime;
+    int rc = tri_group_quiesce(runtime, seat, "troupe_stop",
+                               stop->quiet_deadline_ns, stop->deadline_ns);
 
-    if (all)
-        wait_in_naps(stop, seat, advance_quiet, stop->deadline_ns);
-    if (!all || has_lost_ranks(stop->troupe))
-        wait_in_naps(stop, seat, is_quiet_alone, stop->quiet_deadline_ns);
-    if (!stop->is_quiet && !is_quiet_here(&stop->troupe->runtime))
-        report_unrest(&stop->troupe->runtime);
-    if (stop->sum_pending || has_lost_ranks(stop->troupe))
-        stop->failed = true;
+    if (rc != 0)
+        tri_warn("stopping although not all is quiet");
+    /* With ETIMEDOUT not all are here, or they do not answer. */
+    stop->failed = rc == TROUPE_ETIMEDOUT || has_lost_ranks(stop->troupe);
 }
 
 /* --- 2. actors --------------------------------------------------------------------- */
@@ -228,14 +151,15 @@ static void say_bye(struct stop *stop, struct tri_seat *seat)
 /* Without threads and without serving: nobody sends any more. */
 static void leave_together(struct stop *stop)
 {
-    int64_t sums[TRI_JOB_SUMS] = { [SUM_RANKS] = 1 };
+    struct tri_job *job = stop->troupe->job;
 
-    if (stop->troupe->job == NULL || stop->failed ||
-        tri_job_sum_start(stop->troupe->job, sums) != 0)
+    if (job == NULL || stop->failed)
         return;
     stop->failed = true; /* unless it comes back */
+    if (tri_job_barrier_start(job) != 0)
+        return;
     while (tri_now_ns() < stop->deadline_ns) {
-        if (tri_job_sum_test(stop->troupe->job, sums)) {
+        if (tri_job_barrier_test(job)) {
             stop->failed = false;
             return;
         }
@@ -268,8 +192,10 @@ int troupe_stop(troupe_t **troupe_p)
     rc = end_actors(&stop, &seat);
     say_bye(&stop, &seat);
     tri_seat_leave(&seat);
+    /* A thread that only waits for a core gets what time is left. */
     if (tri_scheduler_stop(&troupe->runtime.scheduler,
-                           tri_now_ns() + TRI_NS_PER_MS * 100) != 0) {
+                           tri_max(tri_now_ns() + TRI_NS_PER_MS * 100,
+                                   stop.deadline_ns)) != 0) {
         /* A thread still runs in there: its memory cannot be given back. */
         atomic_store(&tri_node_running, NULL);
         return TROUPE_ETIMEDOUT;

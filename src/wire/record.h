@@ -50,7 +50,8 @@ enum tri_record_kind {
                          handled; ask: the drain's number */
     TRI_DRAINED = 14, /* that answer; value: 0 or an error */
     TRI_QUIESCE = 15, /* payload: a message of group/quiesce_core.h */
-    TRI_KIND_LAST = TRI_QUIESCE,
+    TRI_DRAIN_REPLIES = 16, /* goes with a DRAIN, for the lane of replies */
+    TRI_KIND_LAST = TRI_DRAIN_REPLIES,
 };
 
 /* What must not wait for what: control for nothing, replies for no data. Order
@@ -67,6 +68,7 @@ static inline enum tri_lane tri_lane_of(uint8_t kind)
     switch (kind) {
     case TRI_REPLY:
     case TRI_REFUSED:
+    case TRI_DRAIN_REPLIES:
         return TRI_LANE_REPLY;
     case TRI_PULLED:
     case TRI_MAILBOX_STOP:
