@@ -60,7 +60,8 @@ static int fuzz_open(const struct tri_carrier_config *config,
 {
     FUZZ_CHECK(!carrier.is_open);
     carrier.base.ops = &fuzz_carrier_ops;
-    carrier.base.frame_bytes_max = TRI_FRAME_BYTES_MAX;
+    carrier.base.frame_bytes_max =
+        carrier.sends & 1 ? TRI_FRAME_BYTES_MAX : TRI_FRAME_BYTES_MIN;
     carrier.config = *config;
     carrier.is_open = true;
     *carrier_p = &carrier.base;
@@ -127,7 +128,8 @@ static int fuzz_send(struct tri_line *base, struct tri_carrier_frame *frame)
     struct in_flight *in_flight = (void *)frame->carrier_private;
     const struct tri_carrier_memory *memory = frame->memory;
 
-    FUZZ_CHECK(line->ended_at == 0 && frame->bytes <= TRI_FRAME_BYTES_MAX);
+    FUZZ_CHECK(line->ended_at == 0 &&
+               frame->bytes <= carrier.base.frame_bytes_max);
     FUZZ_CHECK(frame->data >= memory->data &&
                frame->data + frame->bytes <= memory->data + memory->bytes);
     FUZZ_CHECK(memory->registration == &carrier);

@@ -19,7 +19,8 @@ struct fuzz_carrier_hooks {
 
 extern const struct tri_carrier_ops fuzz_carrier_ops;
 
-/* Before the carrier is opened. sends: as fuzz_carrier_set_sends. */
+/* Before the carrier is opened. sends: as fuzz_carrier_set_sends; odd: large
+ * frames are taken as well. */
 void fuzz_carrier_init(const struct fuzz_carrier_hooks *hooks, unsigned sends);
 
 void fuzz_carrier_set_hooks(const struct fuzz_carrier_hooks *hooks);
