@@ -392,8 +392,6 @@ static int fabric_open(const struct tri_carrier_config *config,
     fabric->provider_bytes = tri_fabric_provider_bytes(fabric->info);
     rc = endpoint_init(fabric);
     if (rc == 0)
-        rc = tri_fabric_rx_init(fabric);
-    if (rc == 0)
         rc = tri_fabric_rx_post_locked(fabric); /* nobody else is here yet */
     if (rc == 0)
         rc = address_init(fabric);

@@ -34,12 +34,11 @@
 #include "transport/carrier.h"
 #include "wire/frame.h"
 
-/* Receive buffers: a frame's length at least is left when one is full. */
-#define FABRIC_RX_BUFFERS 4
-#define FABRIC_RX_BUFFER_BYTES (512u * 1024)
-/* Buffers in all: some may have to wait for a peer that stopped in the middle
- * of a frame, see fabric_rx.c. */
-#define FABRIC_RX_BUFFERS_MAX 64
+/* Receive buffers, for one frame each: 2 MiB, of which what was written is
+ * memory. Enough for what arrives between two polls; what finds none waits on
+ * the heap of the provider, or in the network. */
+#define FABRIC_RX_BUFFERS 32
+#define FABRIC_RX_BUFFER_BYTES TRI_FRAME_BYTES_MAX
 
 /* Completions taken in at once. */
 #define FABRIC_CQ_BATCH 32
@@ -109,7 +108,7 @@ struct fabric_known {
 enum fabric_rx_state {
     FABRIC_RX_FREE,
     FABRIC_RX_POSTED,
-    FABRIC_RX_SETTLING, /* let go of, but frames in it are still arriving */
+    FABRIC_RX_ARRIVED, /* not delivered yet */
 };
 
 /* Memory that libfabric was told of. */
@@ -123,28 +122,22 @@ struct fabric_rx_buffer {
     unsigned char *data; /* NULL: not made yet */
     void *descriptor;
     enum fabric_rx_state state;
-    size_t arrived_bytes; /* delivered out of it */
-    size_t used_bytes;    /* up to here it was given to frames */
 };
 
-/* A frame that arrived and was not delivered yet. */
+/* A buffer that came back and was not looked at yet. */
 struct fabric_arrival {
     struct fabric_rx_buffer *buffer;
-    unsigned char *data;
-    size_t bytes;
-    const char *garbage; /* it did not arrive well: why */
-    bool releases;       /* the provider lets the buffer go with this one */
+    size_t bytes;        /* 0: nothing arrived */
+    const char *garbage; /* something that is no frame did */
 };
 
 /* Poll's alone, but for the buffers' posting (under domain_lock). */
 struct fabric_rx {
-    struct fabric_rx_buffer buffers[FABRIC_RX_BUFFERS_MAX];
+    struct fabric_rx_buffer buffers[FABRIC_RX_BUFFERS];
     struct fabric_arrival arrivals[FABRIC_CQ_BATCH];
     unsigned arrivals_len, arrivals_at;
-    unsigned made_len, posted_len, settling_len;
+    unsigned made_len, posted_len;
     uint64_t post_at_ns; /* not before, after posting failed; 0: any time */
-    unsigned char bounce[TRI_FRAME_BYTES_MAX]
-        __attribute__((aligned(16))); /* one aligned frame */
 };
 
 struct fabric {
@@ -196,14 +189,6 @@ const char *tri_fabric_host(const struct fi_info *info,
 /* True when the provider's CQ descriptor tells the truth. */
 bool tri_fabric_fd_usable(const struct fi_info *info);
 
-/*
- * True when a message that does not fit into what is left of a receive buffer
- * takes the buffer away from the provider without FI_MULTI_RECV saying so
- * (ofi_rxm 1.17, rxm_cq_write_error_trunc). Frames always fit; a stranger
- * could make us deaf with a few messages.
- */
-bool tri_fabric_truncation_releases(const struct fi_info *info);
-
 /* What the provider allocates by itself, about. */
 size_t tri_fabric_provider_bytes(const struct fi_info *info);
 
@@ -232,7 +217,6 @@ uint64_t tri_fabric_line_due(struct fabric *fabric);
 
 /* --- fabric_rx.c --- */
 
-int tri_fabric_rx_init(struct fabric *fabric);
 void tri_fabric_rx_fini(struct fabric *fabric);
 
 /* Hands free buffers to the provider. Errors: ENOMEM, ETRANSPORT; logged. */

@@ -125,7 +125,7 @@ static struct fi_info *hints_make(const char *provider)
 
     if (!hints)
         return NULL;
-    hints->caps = FI_MSG | FI_MULTI_RECV;
+    hints->caps = FI_MSG;
     hints->mode = FI_CONTEXT | FI_CONTEXT2;
     hints->ep_attr->type = FI_EP_RDM;
     hints->domain_attr->threading = FI_THREAD_DOMAIN;
@@ -373,11 +373,6 @@ const char *tri_fabric_host(const struct fi_info *info,
                    address, text, FABRIC_HOST_BYTES))
         strcpy(text, "?");
     return text;
-}
-
-bool tri_fabric_truncation_releases(const struct fi_info *info)
-{
-    return strstr(info->fabric_attr->prov_name, "ofi_rxm") != NULL;
 }
 
 int tri_fabric_choose(const char *provider, const char *interface,

@@ -3,21 +3,13 @@
 #define _GNU_SOURCE
 #endif
 /*
- * Receiving. A few large buffers take many frames each (FI_MULTI_RECV). Poll
- * notes what arrived under domain_lock, then delivers without any lock, then
- * posts buffers anew.
- *
- * When a buffer is free again takes care. ofi_rxm places a frame into the
- * buffer as soon as its first bytes arrive and lets the buffer go with the
- * last piece of it, when that is whole; but frames of other peers, in earlier
- * pieces, may still be arriving (rxm_adjust_multi_recv and rxm_get_dyn_rbuf in
- * libfabric 1.17). A buffer posted then would be written twice at once. So it
- * is settling until the bytes delivered out of it are all that was given to
- * frames, and another one takes its place meanwhile. A peer that stops in the
- * middle of a frame holds one buffer for as long as it is stopped.
- * A buffer that messages used up which were waiting when it was posted is let
- * go by a completion of its own, without an address (rxm_post_mrecv): all that
- * was given to frames has arrived by then.
+ * Receiving. Each buffer takes one frame, and comes back with exactly one
+ * completion, good or failed: nothing else is to be known of it. (Large buffers
+ * for many frames, FI_MULTI_RECV, would be posted less often; but ofi_rxm 1.17
+ * lets them go while frames of other peers still arrive in them, and forgets
+ * to when a connection breaks in the middle of one.) Poll notes what arrived
+ * under domain_lock, then delivers without any lock, then posts the buffers
+ * anew. A peer that stops in the middle of a frame holds one buffer.
  */
 #include "transport/fabric_internal.h"
 
@@ -48,35 +40,8 @@ static unsigned deliver_frame(struct fabric *fabric, unsigned char *data,
         garbage(fabric, "too long for a frame");
         return 0;
     }
-    /* Frames are multiples of 8, so that only a stranger's message makes the
-     * next one begin elsewhere. */
-    if ((uintptr_t)data % TRI_FRAME_ALIGN != 0) {
-        memcpy(fabric->rx.bounce, data, bytes);
-        data = fabric->rx.bounce;
-    }
     events->frame(events->context, data, bytes);
     return 1;
-}
-
-/* Accounts for a delivered arrival; see the head of this file. */
-static void settle(struct fabric_rx *rx, const struct fabric_arrival *arrival)
-{
-    struct fabric_rx_buffer *buffer = arrival->buffer;
-
-    buffer->arrived_bytes += arrival->bytes;
-    if (arrival->releases) {
-        buffer->state = FABRIC_RX_SETTLING;
-        buffer->used_bytes =
-            arrival->data
-                ? (size_t)(arrival->data - buffer->data) + arrival->bytes
-                : buffer->arrived_bytes;
-        rx->settling_len++;
-    }
-    if (buffer->state == FABRIC_RX_SETTLING &&
-        buffer->arrived_bytes >= buffer->used_bytes) {
-        buffer->state = FABRIC_RX_FREE;
-        rx->settling_len--;
-    }
 }
 
 unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget)
@@ -90,8 +55,9 @@ unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget)
         if (arrival->garbage)
             garbage(fabric, arrival->garbage);
         else if (arrival->bytes > 0)
-            delivered += deliver_frame(fabric, arrival->data, arrival->bytes);
-        settle(rx, arrival);
+            delivered += deliver_frame(fabric, arrival->buffer->data,
+                                       arrival->bytes);
+        arrival->buffer->state = FABRIC_RX_FREE;
     }
     if (rx->arrivals_at == rx->arrivals_len)
         rx->arrivals_at = rx->arrivals_len = 0;
@@ -104,44 +70,35 @@ static void arrival_add(struct fabric_rx *rx,
                         const struct fabric_arrival *arrival)
 {
     assert(rx->arrivals_len < FABRIC_CQ_BATCH);
-    if (arrival->releases)
-        rx->posted_len--;
+    assert(arrival->buffer->state == FABRIC_RX_POSTED && rx->posted_len > 0);
+    arrival->buffer->state = FABRIC_RX_ARRIVED;
+    rx->posted_len--;
     rx->arrivals[rx->arrivals_len++] = *arrival;
 }
 
 void tri_fabric_received_locked(struct fabric *fabric,
                                 const struct fi_cq_data_entry *entry)
 {
-    struct fabric_rx_buffer *buffer =
-        tri_container_of(entry->op_context, struct fabric_rx_buffer, op);
-
     arrival_add(&fabric->rx,
                 &(struct fabric_arrival){
-                    .buffer = buffer,
-                    .data = entry->buf,
+                    .buffer = tri_container_of(entry->op_context,
+                                               struct fabric_rx_buffer, op),
                     .bytes = entry->len,
-                    .releases = (entry->flags & FI_MULTI_RECV) != 0,
                 });
 }
 
+/* A broken connection fails what it was receiving: nobody's fault. */
 void tri_fabric_receive_failed_locked(struct fabric *fabric,
                                       const struct fi_cq_err_entry *error)
 {
-    struct fabric_rx_buffer *buffer =
-        tri_container_of(error->op_context, struct fabric_rx_buffer, op);
-    bool truncated = error->err == FI_ETRUNC;
-
     tri_debug("fabric: receive: %s", fi_strerror(error->err));
     arrival_add(&fabric->rx,
                 &(struct fabric_arrival){
-                    .buffer = buffer,
-                    .data = error->buf ? error->buf : buffer->data,
-                    .garbage = truncated ? "a message longer than a frame"
-                                         : "a receive failed",
-                    .releases =
-                        (error->flags & FI_MULTI_RECV) != 0 ||
-                        (truncated &&
-                         tri_fabric_truncation_releases(fabric->info)),
+                    .buffer = tri_container_of(error->op_context,
+                                               struct fabric_rx_buffer, op),
+                    .garbage = error->err == FI_ETRUNC
+                                   ? "a message longer than a frame"
+                                   : NULL,
                 });
 }
 
@@ -177,7 +134,7 @@ static int buffer_post_locked(struct fabric *fabric,
                           .iov_count = 1,
                           .addr = FI_ADDR_UNSPEC,
                           .context = &buffer->op.context };
-    ssize_t rc = fi_recvmsg(fabric->ep, &msg, FI_MULTI_RECV);
+    ssize_t rc = fi_recvmsg(fabric->ep, &msg, FI_COMPLETION);
 
     if (rc == -FI_EAGAIN)
         return TROUPE_EFULL;
@@ -187,8 +144,6 @@ static int buffer_post_locked(struct fabric *fabric,
         return TROUPE_ETRANSPORT;
     }
     buffer->state = FABRIC_RX_POSTED;
-    buffer->arrived_bytes = 0;
-    buffer->used_bytes = 0;
     fabric->rx.posted_len++;
     return 0;
 }
@@ -196,8 +151,8 @@ static int buffer_post_locked(struct fabric *fabric,
 uint64_t tri_fabric_rx_due(const struct fabric *fabric)
 {
     const struct fabric_rx *rx = &fabric->rx;
-    bool wanted = rx->posted_len < FABRIC_RX_BUFFERS &&
-                  rx->posted_len + rx->settling_len < FABRIC_RX_BUFFERS_MAX;
+    bool wanted = rx->posted_len + rx->arrivals_len - rx->arrivals_at <
+                  FABRIC_RX_BUFFERS;
 
     return wanted ? rx->post_at_ns : UINT64_MAX;
 }
@@ -207,8 +162,7 @@ int tri_fabric_rx_post_locked(struct fabric *fabric)
     struct fabric_rx *rx = &fabric->rx;
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < FABRIC_RX_BUFFERS_MAX &&
-                       rx->posted_len < FABRIC_RX_BUFFERS; i++) {
+    for (size_t i = 0; rc == 0 && i < FABRIC_RX_BUFFERS; i++) {
         struct fabric_rx_buffer *buffer = &rx->buffers[i];
 
         if (buffer->state != FABRIC_RX_FREE)
@@ -222,23 +176,11 @@ int tri_fabric_rx_post_locked(struct fabric *fabric)
     return rc == TROUPE_EFULL ? 0 : rc; /* a later poll tries again */
 }
 
-int tri_fabric_rx_init(struct fabric *fabric)
-{
-    size_t min_bytes = TRI_FRAME_BYTES_MAX;
-    int rc = fi_setopt(&fabric->ep->fid, FI_OPT_ENDPOINT,
-                       FI_OPT_MIN_MULTI_RECV, &min_bytes, sizeof(min_bytes));
-
-    if (rc == 0)
-        return 0;
-    tri_error("fabric: FI_OPT_MIN_MULTI_RECV: %s", fi_strerror(-rc));
-    return TROUPE_ETRANSPORT;
-}
-
 void tri_fabric_rx_fini(struct fabric *fabric)
 {
     struct fabric_rx *rx = &fabric->rx;
 
-    for (size_t i = 0; i < FABRIC_RX_BUFFERS_MAX; i++)
+    for (size_t i = 0; i < FABRIC_RX_BUFFERS; i++)
         if (rx->buffers[i].data)
             munmap(rx->buffers[i].data, FABRIC_RX_BUFFER_BYTES);
 }
