@@ -13,6 +13,8 @@
  * TROUPE_EINVAL.
  */
 
+#include <sys/uio.h>
+
 #include <troupe/error.h>
 #include <troupe/types.h>
 
@@ -88,6 +90,28 @@ void troupe_drop(const void *message);
 /* Bytes of the variable part of a message that is the caller's. */
 size_t troupe_message_tail_bytes(const void *message);
 
+/* Pieces of one message. */
+#define TROUPE_PARTS_MAX 1024
+
+/*
+ * Sends a message whose variable part lies in pieces, which follow each other
+ * in its flexible array. tail: where in *message that array begins:
+ *
+ *     mesh_cells_t cells = { .step = 7 };
+ *     struct iovec parts[] = { { head, head_bytes }, { body, body_bytes } };
+ *
+ *     troupe_tell_gather(troupe, to, type, &cells, cells.bytes, parts, 2);
+ *
+ * Everything is copied once, into the message's own memory; nothing of the
+ * caller's is looked at after the call.
+ * Context, Blocking: as troupe_tell. Errors: as troupe_tell, EINVAL (also: the
+ * type has no variable part), ELIMIT (more than TROUPE_PARTS_MAX pieces).
+ */
+int troupe_tell_gather(troupe_from_t from, troupe_ref_t to,
+                       troupe_type_t *type, const void *message,
+                       const void *tail, const struct iovec *parts,
+                       unsigned parts_len);
+
 /*
  * Sends a request and waits for its one outcome, serving this node's actors
  * meanwhile. On success the fixed part of the result is copied to result_p
@@ -115,6 +139,12 @@ int troupe_ask_take(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
  */
 int troupe_ask_send(troupe_from_t from, troupe_ref_t to, void *message,
                     int timeout_ms, void *result_p);
+
+/* troupe_ask with a request in pieces; as troupe_tell_gather. */
+int troupe_ask_gather(troupe_from_t from, troupe_ref_t to, troupe_type_t *type,
+                      const void *message, const void *tail,
+                      const struct iovec *parts, unsigned parts_len,
+                      int timeout_ms, void *result_p);
 
 /* A function of any type, cast back by the typed invoker that knows it. */
 typedef void (*troupe_any_fn_t)(void);
@@ -157,6 +187,11 @@ void *troupe_result_new(troupe_from_t from, troupe_type_t *type,
 
 /* Answers with a result made by troupe_result_new. As troupe_send. */
 int troupe_reply_send(troupe_self_t *self, void *result);
+
+/* troupe_reply with a result in pieces; as troupe_tell_gather. */
+int troupe_reply_gather(troupe_self_t *self, troupe_type_t *type,
+                        const void *result, const void *tail,
+                        const struct iovec *parts, unsigned parts_len);
 
 /*
  * Answers with an error code: one of troupe's or one of the program's, at or

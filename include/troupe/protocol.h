@@ -17,6 +17,8 @@
  *     counter_add(from, to, message)         tell; from: troupe_t * or self
  *     counter_add_new(from, tail_bytes)      build in place, then
  *     counter_add_send(from, to, message)    move it
+ *     counter_add_gather(from, to, &message, message.array, parts, parts_len)
+ *                                            tell, its array in pieces
  *     counter_read(troupe, to, message, timeout_ms, &result)     ask and wait
  *     counter_read_take(troupe, to, message, timeout_ms, &result)
  *                                            the same, result to be dropped
@@ -24,7 +26,10 @@
  *                                            ask from an actor
  *     counter_read_new(from, tail_bytes)     build a request in place, then
  *     counter_read_send(troupe, to, message, timeout_ms, &result)
+ *     counter_read_gather(troupe, to, &message, message.array, parts,
+ *                         parts_len, timeout_ms, &result)
  *     counter_read_reply(self, result)       answer
+ *     counter_read_reply_gather(self, &result, result.array, parts, parts_len)
  *     counter_read_reply_to(from, token, result)
  *     counter_read_result_new(from, tail_bytes)
  *                                            build a result in place, for
@@ -33,7 +38,8 @@
  *     counter_resolve(from, address, timeout_ms, &ref)
  * whose contracts are those of their untyped twins in troupe/message.h and
  * troupe/actor.h. A message or result may end in a flexible array
- * ("(uint32_t n; double x[];)"), which is sent with the _new functions.
+ * ("(uint32_t n; double x[];)"), which is sent with the _new or the _gather
+ * functions.
  * Messages are copied as bytes: no pointers, and plain fields of known size.
  *
  *     struct counter { int64_t value; };
@@ -126,6 +132,15 @@
                            &content,                                          \
                            TROUPE_SIZEOF_(protocol##_##message##_t));         \
     }                                                                         \
+    TROUPE_INLINE_ int protocol##_##message##_gather(                         \
+        troupe_from_t from, protocol##_ref_t to,                              \
+        const protocol##_##message##_t *content, const void *tail,            \
+        const struct iovec *parts, unsigned parts_len)                        \
+    {                                                                         \
+        return troupe_tell_gather(from, to.ref,                               \
+                                  TROUPE_TYPE_OF_(protocol, message),         \
+                                  content, tail, parts, parts_len);           \
+    }                                                                         \
     TROUPE_INLINE_ int protocol##_##message##_send(                            \
         troupe_from_t from, protocol##_ref_t to,                              \
         protocol##_##message##_t *content)                                    \
@@ -141,6 +156,17 @@
         protocol##_##message##_result_t *result_p)                            \
     {                                                                         \
         return troupe_ask_send(from, to.ref, content, timeout_ms, result_p);  \
+    }                                                                         \
+    TROUPE_INLINE_ int protocol##_##message##_gather(                         \
+        troupe_from_t from, protocol##_ref_t to,                              \
+        const protocol##_##message##_t *content, const void *tail,            \
+        const struct iovec *parts, unsigned parts_len, int timeout_ms,        \
+        protocol##_##message##_result_t *result_p)                            \
+    {                                                                         \
+        return troupe_ask_gather(from, to.ref,                                \
+                                 TROUPE_TYPE_OF_(protocol, message),          \
+                                 content, tail, parts, parts_len,             \
+                                 timeout_ms, result_p);                       \
     }                                                                         \
     TROUPE_INLINE_ int protocol##_##message(                                   \
         troupe_from_t from, protocol##_ref_t to,                              \
@@ -198,6 +224,14 @@
         return troupe_reply(                                                  \
             self, TROUPE_TYPE_OF_(protocol, message), &content,               \
             TROUPE_SIZEOF_(protocol##_##message##_result_t));                 \
+    }                                                                         \
+    TROUPE_INLINE_ int protocol##_##message##_reply_gather(                   \
+        troupe_self_t *self,                                                  \
+        const protocol##_##message##_result_t *content, const void *tail,     \
+        const struct iovec *parts, unsigned parts_len)                        \
+    {                                                                         \
+        return troupe_reply_gather(self, TROUPE_TYPE_OF_(protocol, message),  \
+                                   content, tail, parts, parts_len);          \
     }                                                                         \
     TROUPE_INLINE_ int protocol##_##message##_reply_to(                        \
         troupe_from_t from, troupe_token_t token,                             \

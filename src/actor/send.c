@@ -268,50 +268,7 @@ static int send_message(struct tri_runtime *runtime,
     return tri_link_send_message(peer, message, !bounded);
 }
 
-/* --- messages built in place ---------------------------------------------- */
-
-static void *new_message(troupe_from_t from, troupe_type_t *type,
-                         size_t fixed_bytes, size_t tail_bytes, uint16_t tail,
-                         uint8_t kind)
-{
-    troupe_self_t *self;
-    struct tri_runtime *runtime = tri_runtime_of(from, &self);
-    struct tri_message *message;
-
-    if (runtime == NULL || type == NULL)
-        return NULL;
-    tri_type_hash(type); /* fills in flags */
-    if ((tail_bytes > 0 && !(type->flags & tail)) ||
-        tail_bytes > runtime->options.message_bytes_max - fixed_bytes)
-        return NULL;
-    message = tri_message_alloc(fixed_bytes + tail_bytes);
-    if (message == NULL)
-        return NULL;
-    message->kind = kind;
-    message->type = type->hash;
-    message->index = type->index;
-    message->made_of = type;
-    message->fixed_bytes = (uint32_t)fixed_bytes;
-    memset(message->payload, 0, fixed_bytes);
-    return message->payload;
-}
-
-void *troupe_message_new(troupe_from_t from, troupe_type_t *type,
-                         size_t tail_bytes)
-{
-    return type == NULL ? NULL
-                        : new_message(from, type, type->bytes, tail_bytes,
-                                      TROUPE_TYPE_TAIL, TRI_TELL);
-}
-
-void *troupe_result_new(troupe_from_t from, troupe_type_t *type,
-                        size_t tail_bytes)
-{
-    return type == NULL ? NULL
-                        : new_message(from, type, type->result_bytes,
-                                      tail_bytes, TROUPE_TYPE_RESULT_TAIL,
-                                      TRI_REPLY);
-}
+/* --- moving a message ----------------------------------------------------- */
 
 struct late_send {
     struct tri_runtime *runtime;
@@ -346,19 +303,6 @@ int troupe_send(troupe_from_t from, troupe_ref_t to, void *content)
         rc = wait_for_room(runtime, self, to, send_again, &late);
     }
     return rc;
-}
-
-void troupe_drop(const void *content)
-{
-    if (content != NULL)
-        tri_message_free(tri_message_of(content));
-}
-
-size_t troupe_message_tail_bytes(const void *content)
-{
-    const struct tri_message *message = tri_message_of(content);
-
-    return message->bytes - message->fixed_bytes;
 }
 
 /* --- asking and waiting --------------------------------------------------- */

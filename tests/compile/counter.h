@@ -14,6 +14,7 @@ TROUPE_PROTOCOL(counter)
 
 #define lamp_messages(TELL, ASK)                                              \
     TELL(lamp, dim, (uint32_t percent;))                                      \
+    TELL(lamp, play, (uint32_t step_ms; uint8_t percents[];))                 \
     ASK(lamp, power, (uint32_t unit;), (uint32_t watts;))
 TROUPE_PROTOCOL(lamp)
 

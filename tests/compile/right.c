@@ -42,6 +42,16 @@ TROUPE_ACTOR(counter, struct counter, .add = on_add, .reset = on_reset,
              .read = on_read)
 #endif
 
+static int play(troupe_t *troupe, lamp_ref_t lamp)
+{
+    uint8_t up[2] = { 0, 100 }, down[1] = { 0 };
+    struct iovec parts[2] = { { up, sizeof(up) }, { down, sizeof(down) } };
+    lamp_play_t head;
+
+    head.step_ms = 10;
+    return lamp_play_gather(troupe, lamp, &head, head.percents, parts, 2);
+}
+
 int main(void)
 {
     troupe_t *troupe;
@@ -49,6 +59,7 @@ int main(void)
     counter_add_t add = { 1 };
     counter_read_t read = { 0 };
     counter_read_result_t total;
+    lamp_ref_t nobody = { { 0, 0, 0 } };
     int rc = troupe_start(&troupe, 0);
 
     if (rc != 0)
@@ -58,6 +69,8 @@ int main(void)
         rc = counter_add(troupe, hits, add);
     if (rc == 0)
         rc = counter_read(troupe, hits, read, 1000, &total);
+    if (rc == 0 && play(troupe, nobody) != TROUPE_ENODE)
+        rc = TROUPE_EFAILED;
     troupe_stop(&troupe);
     return rc == 0 && total.value == 1 ? 0 : 1;
 }

@@ -2,12 +2,12 @@
 /*
  * Messages and results from 1 B to 8 MiB, to the next rank and to ourselves:
  * the content is checked at the receiver, on the way there and on the way
- * back, with small messages in between that must not overtake. The argument
- * is option cma.
+ * back, with small messages in between that must not overtake. Every other one
+ * is built in place, the rest gathered from pieces. The argument is option cma.
  */
 #include "test.h"
 
-enum { BYTES_MAX = 8 << 20, SIZES = 17 };
+enum { BYTES_MAX = 8 << 20, SIZES = 17, PARTS = 3 };
 
 static const size_t sizes[SIZES] = {
     1,     7,     64,    1000,   2048,    4096,    8191,      16384,    16385,
@@ -55,6 +55,17 @@ static int is_filled(const unsigned char *bytes, size_t len, uint32_t seed)
     return 1;
 }
 
+/* Pieces of different sizes, some of them empty when len is small. */
+static void cut(unsigned char *bytes, size_t len, struct iovec parts[PARTS])
+{
+    size_t ends[PARTS] = { len / 7, len / 7 * 3, len }, at = 0;
+
+    for (int i = 0; i < PARTS; i++) {
+        parts[i] = (struct iovec){ bytes + at, ends[i] - at };
+        at = ends[i];
+    }
+}
+
 static int on_show(troupe_self_t *self, struct mirror *m,
                    const mirror_show_t *show)
 {
@@ -74,14 +85,32 @@ static int on_after(troupe_self_t *self, struct mirror *m,
     return 0;
 }
 
+static int give_in_pieces(troupe_self_t *self, const mirror_give_t *give)
+{
+    unsigned char *bytes = malloc(give->bytes_len);
+    mirror_give_result_t result = { .seed = give->seed };
+    struct iovec parts[PARTS];
+    int rc;
+
+    if (!bytes)
+        return troupe_reply_error(self, TROUPE_ENOMEM);
+    fill(bytes, give->bytes_len, give->seed);
+    cut(bytes, give->bytes_len, parts);
+    rc = mirror_give_reply_gather(self, &result, result.bytes, parts, PARTS);
+    free(bytes);
+    return rc;
+}
+
 static int on_give(troupe_self_t *self, struct mirror *m,
                    const mirror_give_t *give)
 {
-    mirror_give_result_t *result = mirror_give_result_new(self,
-                                                          give->bytes_len);
+    mirror_give_result_t *result;
     int rc;
 
     (void)m;
+    if (give->seed % 2 != 0)
+        return give_in_pieces(self, give);
+    result = mirror_give_result_new(self, give->bytes_len);
     if (!result)
         return troupe_reply_error(self, TROUPE_ENOMEM);
     result->seed = give->seed;
@@ -103,20 +132,46 @@ static int on_report(troupe_self_t *self, struct mirror *m,
 TROUPE_ACTOR(mirror, struct mirror, .show = on_show, .after = on_after,
              .give = on_give, .report = on_report)
 
+static int show_whole(troupe_t *troupe, mirror_ref_t to, uint32_t seed,
+                      size_t len)
+{
+    mirror_show_t *m = mirror_show_new(troupe, len);
+    int rc;
+
+    if (!m)
+        return TROUPE_ENOMEM;
+    m->seed = seed;
+    fill(m->bytes, len, seed);
+    rc = mirror_show_send(troupe, to, m);
+    if (rc != 0)
+        troupe_drop(m);
+    return rc;
+}
+
+static int show_in_pieces(troupe_t *troupe, mirror_ref_t to, uint32_t seed,
+                          size_t len)
+{
+    static unsigned char bytes[BYTES_MAX];
+    mirror_show_t m = { .seed = seed };
+    struct iovec parts[PARTS];
+
+    fill(bytes, len, seed);
+    cut(bytes, len, parts);
+    return mirror_show_gather(troupe, to, &m, m.bytes, parts, PARTS);
+}
+
+/* There may be no memory until others have been handled. */
 static void show(troupe_t *troupe, mirror_ref_t to, uint32_t seed)
 {
     size_t len = sizes[seed % SIZES];
     double end = test_now_ms() + TEST_SOON_MS;
-    mirror_show_t *m;
+    int rc;
 
-    while (!(m = mirror_show_new(troupe, len))) {
-        if (test_now_ms() > end)
-            MUST(TROUPE_ENOMEM);
+    while ((rc = (seed % 2 ? show_in_pieces : show_whole)(
+                troupe, to, seed, len)) == TROUPE_ENOMEM &&
+           test_now_ms() < end)
         troupe_serve(troupe, 1);
-    }
-    m->seed = seed;
-    fill(m->bytes, len, seed);
-    MUST(mirror_show_send(troupe, to, m));
+    MUST(rc);
     MUST(mirror_after(troupe, to, (mirror_after_t){ seed }));
 }
 
