@@ -297,6 +297,92 @@ static void deliver_from(struct tri_runtime *runtime, struct tri_peer *peer,
     deliver_or_park(runtime, peer, message);
 }
 
+/* --- batches -------------------------------------------------------------- */
+
+/* Longer ones would make the first message wait. */
+#define BATCH_LEN_MAX 32u
+
+/* They do not all fit: one by one, the oldest first. */
+static __attribute__((noinline)) void
+deliver_singly(struct tri_runtime *runtime, const struct tri_batch *batch)
+{
+    struct tri_message *message = batch->newest, *next, *oldest = NULL;
+
+    batch->oldest->next = NULL;
+    for (; message != NULL; message = next) {
+        next = message->next;
+        message->next = oldest;
+        oldest = message;
+    }
+    for (message = oldest; message != NULL; message = next) {
+        next = message->next;
+        deliver_from(runtime, batch->peer, message);
+    }
+}
+
+static void batch_end(struct tri_runtime *runtime)
+{
+    struct tri_batch batch = runtime->batch;
+    enum tri_push pushed;
+
+    if (batch.actor == NULL)
+        return;
+    runtime->batch.actor = NULL;
+    pushed = tri_mailbox_push_chain(&batch.actor->mailbox, batch.newest,
+                                    batch.oldest, batch.len);
+    if (pushed == TRI_PUSH_OWNER)
+        tri_schedule(&runtime->scheduler, batch.actor);
+    else if (tri_unlikely(pushed == TRI_PUSH_FULL))
+        deliver_singly(runtime, &batch);
+}
+
+static inline bool batch_add(struct tri_batch *batch, struct tri_peer *peer,
+                             struct tri_message *message)
+{
+    if (batch->actor == NULL || batch->slot != message->slot ||
+        batch->generation != message->generation || batch->peer != peer ||
+        batch->len == BATCH_LEN_MAX)
+        return false;
+    message->next = batch->newest;
+    batch->newest = message;
+    batch->len++;
+    return true;
+}
+
+/* As deliver_from, in time. */
+static void deliver_soon(struct tri_runtime *runtime, struct tri_peer *peer,
+                         struct tri_message *message)
+{
+    struct tri_batch *batch = &runtime->batch;
+    struct tri_actor *actor;
+
+    if (tri_likely(batch_add(batch, peer, message)))
+        return;
+    batch_end(runtime);
+    actor = tri_actor_find(&runtime->actors, message->slot,
+                           message->generation);
+    if (tri_unlikely(actor == NULL ||
+                     atomic_load_explicit(&peer->parked_len,
+                                          memory_order_relaxed) != 0)) {
+        deliver_from(runtime, peer, message);
+        return;
+    }
+    *batch = (struct tri_batch){
+        .actor = actor,
+        .peer = peer,
+        .newest = message,
+        .oldest = message,
+        .len = 1,
+        .slot = message->slot,
+        .generation = message->generation,
+    };
+}
+
+static void on_settled(void *context)
+{
+    batch_end(context);
+}
+
 static void take_record(struct tri_runtime *runtime, struct tri_peer *peer,
                         const struct tri_record *record, const void *payload)
 {
@@ -311,6 +397,11 @@ static void take_record(struct tri_runtime *runtime, struct tri_peer *peer,
         memcpy(message->payload, payload, record->bytes);
     if (record->kind == TRI_ASK)
         message->deadline_ms = deadline_of(record->value);
+    if (tri_likely(record->kind != TRI_STOP)) {
+        deliver_soon(runtime, peer, message);
+        return;
+    }
+    batch_end(runtime);
     deliver_from(runtime, peer, message);
 }
 
@@ -346,6 +437,7 @@ static void on_record(void *context, struct tri_peer *peer,
     case TRI_DRAIN_REPLIES:
     case TRI_DRAINED:
     case TRI_QUIESCE:
+        batch_end(runtime); /* a drain is behind what came before it */
         if (runtime->group_record != NULL)
             runtime->group_record(runtime, peer, record, payload);
         break;
@@ -372,6 +464,7 @@ static void on_message(void *context, struct tri_peer *peer,
         message->deadline_ms = deadline_of(message->value);
         message->value = 0;
     }
+    batch_end(runtime);
     deliver_from(runtime, peer, message);
 }
 
@@ -447,6 +540,7 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
         .undelivered = on_undelivered,
         .lost = on_lost,
         .died = on_died,
+        .settled = on_settled,
     };
 }
 

@@ -88,6 +88,32 @@ static inline enum tri_push tri_mailbox_push(struct tri_mailbox *box,
     return word == TRI_MAILBOX_IDLE ? TRI_PUSH_OWNER : TRI_PUSH_QUEUED;
 }
 
+/* Pushes a chain of n, newest first, as if one after the other, or, when there
+ * is not room for all, nothing. */
+static inline enum tri_push tri_mailbox_push_chain(struct tri_mailbox *box,
+                                                   struct tri_message *newest,
+                                                   struct tri_message *oldest,
+                                                   uint32_t n)
+{
+    uint64_t word = atomic_load_explicit(&box->word, memory_order_relaxed);
+    uint64_t next, there;
+
+    /* as in tri_mailbox_push */
+    do {
+        there = word == TRI_MAILBOX_IDLE ? 0 : word >> 48;
+        if (there +
+                atomic_load_explicit(&box->backlog, memory_order_relaxed) + n >
+            atomic_load_explicit(&box->limit, memory_order_relaxed))
+            return TRI_PUSH_FULL;
+        oldest->next = word == TRI_MAILBOX_IDLE
+                           ? NULL
+                           : (void *)(uintptr_t)(word & TRI_MAILBOX_POINTER);
+        next = (uintptr_t)newest | (there + n) << 48;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &box->word, &word, next, memory_order_acq_rel, memory_order_relaxed));
+    return word == TRI_MAILBOX_IDLE ? TRI_PUSH_OWNER : TRI_PUSH_QUEUED;
+}
+
 /* Owner: takes all new messages, newest first; n_p: how many. */
 static inline struct tri_message *tri_mailbox_take(struct tri_mailbox *box,
                                                    uint32_t *n_p)

@@ -26,6 +26,18 @@ enum tri_context_kind {
     TRI_CONTEXT_SELF = 0x74727365,
 };
 
+/* Messages of one peer for one actor that came one after the other: one push
+ * for all of them. */
+struct tri_batch {
+    struct tri_actor *actor; /* NULL: none */
+    struct tri_peer *peer;
+    struct tri_message *newest;
+    struct tri_message *oldest;
+    uint32_t len;
+    uint32_t slot;
+    uint32_t generation;
+};
+
 struct tri_runtime {
     uint32_t context_kind; /* TRI_CONTEXT_NODE; first */
     int rank;
@@ -38,6 +50,7 @@ struct tri_runtime {
     struct tri_dead_letters dead_letters;
     struct tri_scheduler scheduler;
     struct tri_link link;
+    struct tri_batch batch; /* poll lock */
     struct tri_bell bell;
     struct tri_markers markers;
     /* Drains and quiesces, of src/group: their records, and their markers of

@@ -148,6 +148,7 @@ unsigned tri_link_poll(struct tri_link *link, unsigned budget)
         tri_flow_run(link);
     for (uint32_t i = 0; i < link->transports_len; i++)
         n += link->transports[i]->ops->poll(link->transports[i], budget);
+    tri_link_settle(link);
     return n;
 }
 

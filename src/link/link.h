@@ -138,6 +138,10 @@ struct tri_link_events {
 
     /* Once a peer. Its channel is closed already. */
     void (*died)(void *context, struct tri_peer *peer);
+
+    /* What `record` handed up since the last call is about to be counted: from
+     * now on it has to be where a look for work finds it. NULL: no interest. */
+    void (*settled)(void *context);
 };
 
 struct tri_link_config {
@@ -162,6 +166,8 @@ struct tri_link {
     _Atomic uint32_t deaths; /* peers dead: whether to look for new ones */
     struct tri_peer *_Atomic dirty; /* peers to flush */
     _Atomic uint32_t flow_kicked;   /* parked messages may have room */
+    struct tri_peer *recent; /* poll lock; records of it are not counted yet */
+    uint64_t recent_len;     /* so many */
 };
 
 /* Errors: ENOMEM. */

@@ -19,6 +19,11 @@ static inline void tri_count_one(_Atomic uint64_t *counter)
         memory_order_release);
 }
 
+/* --- receive.c ------------------------------------------------------------ */
+
+/* Counts what was handed up since the last call. Poll lock held. */
+void tri_link_settle(struct tri_link *link);
+
 /* --- outbox.c ------------------------------------------------------------- */
 
 /* Has the outboxes looked at, by us or by who holds the lock. */

@@ -35,8 +35,33 @@ void tri_peer_begin_anew(struct tri_peer *peer, enum tri_lane lane)
  */
 static void count_received(struct tri_peer *peer, unsigned lane)
 {
-    if (tri_likely(lane != TRI_LANE_CONTROL))
-        tri_count_one(&peer->received);
+    struct tri_link *link = peer->link;
+
+    if (tri_unlikely(lane == TRI_LANE_CONTROL))
+        return;
+    if (tri_unlikely(link->recent != peer)) {
+        tri_link_settle(link);
+        link->recent = peer;
+    }
+    link->recent_len++;
+}
+
+void tri_link_settle(struct tri_link *link)
+{
+    struct tri_link_events *events = &link->config.events;
+    struct tri_peer *peer = link->recent;
+
+    if (link->recent_len == 0)
+        return;
+    if (events->settled != NULL)
+        events->settled(events->context);
+    /* one writer: the poll lock; release: as in tri_count_one */
+    atomic_store_explicit(
+        &peer->received,
+        atomic_load_explicit(&peer->received, memory_order_relaxed) +
+            link->recent_len,
+        memory_order_release);
+    link->recent_len = 0;
 }
 
 /* The first piece of a large message. */
