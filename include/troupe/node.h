@@ -198,7 +198,7 @@ typedef struct troupe_stats {
     uint64_t messages_bytes;  /* memory of messages now */
     uint64_t sent_remote;     /* records to other nodes */
     uint64_t received_remote; /* records from other nodes */
-    uint64_t refused;         /* malformed or foreign records dropped */
+    uint64_t refused;         /* foreign or malformed data; see below */
     uint64_t dead_letters;
     uint64_t dropped;         /* by TROUPE_DROP_NEW and TROUPE_DROP_OLD */
     uint64_t parked;          /* messages that wait for room in a mailbox */
@@ -210,6 +210,24 @@ typedef struct troupe_stats {
 
 /* Context: any thread or actor. Blocking: never. */
 void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p);
+
+/*
+ * Foreign or malformed data that reached this node, from anybody, and was
+ * dropped: for what reason (static text) and how often. Nothing else comes of
+ * it. The sum is troupe_stats_t.refused; troupe_stop logs them.
+ */
+typedef struct troupe_refusal {
+    const char *reason;
+    uint64_t count;
+} troupe_refusal_t;
+
+/* There are never more reasons. */
+#define TROUPE_REFUSALS_MAX 64
+
+/* Fills in at most len_max of them; returns how many. Context: any thread or
+ * actor. Blocking: never. */
+size_t troupe_refused(troupe_from_t from, troupe_refusal_t *refusals_p,
+                      size_t len_max);
 
 /* "0.1.0"; static. */
 const char *troupe_version(void);

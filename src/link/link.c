@@ -64,8 +64,7 @@ static const struct tri_address *on_address(void *context, uint64_t node)
 
 void tri_link_garbage(struct tri_link *link, const char *reason)
 {
-    if (atomic_fetch_add_explicit(&link->garbage, 1, memory_order_relaxed) == 0)
-        tri_warn("dropped foreign or malformed data: %s", reason);
+    tri_refusals_count(&link->refusals, reason);
 }
 
 static void on_garbage(void *context, const char *reason)

@@ -18,6 +18,7 @@
 
 #include "base/lock.h"
 #include "link/flow.h"
+#include "link/refusals.h"
 #include "message/message.h"
 #include "transport/transport.h"
 
@@ -162,12 +163,12 @@ struct tri_link {
     uint32_t by_node_mask;
     struct tri_transport *transports[TRI_LINK_TRANSPORTS_MAX];
     uint32_t transports_len;
-    _Atomic uint64_t garbage;
     _Atomic uint32_t deaths; /* peers dead: whether to look for new ones */
     struct tri_peer *_Atomic dirty; /* peers to flush */
     _Atomic uint32_t flow_kicked;   /* parked messages may have room */
     struct tri_peer *recent; /* poll lock; records of it are not counted yet */
     uint64_t recent_len;     /* so many */
+    struct tri_refusals refusals;
 };
 
 /* Errors: ENOMEM. */

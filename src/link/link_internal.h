@@ -8,6 +8,7 @@
 
 /* --- link.c --------------------------------------------------------------- */
 
+/* Counts what was dropped. reason: static text. */
 void tri_link_garbage(struct tri_link *link, const char *reason);
 
 /* Both counters have one writer at a time. release: who sees a message counted

@@ -173,7 +173,7 @@ void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
         .messages_bytes = tri_pool_bytes(),
         .sent_remote = census.sent,
         .received_remote = census.received,
-        .refused = atomic_load(&runtime->link.garbage),
+        .refused = tri_refusals_total(&runtime->link.refusals),
         .dead_letters = atomic_load(&runtime->dead_letters.count),
         .dropped = atomic_load(&runtime->dropped),
         .workers = runtime->scheduler.workers_len,
@@ -191,6 +191,13 @@ void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
             stats.peers_fabric++;
     }
     *stats_p = stats;
+}
+
+size_t troupe_refused(troupe_from_t from, troupe_refusal_t *refusals_p,
+                      size_t len_max)
+{
+    return tri_refusals_read(&runtime_of(from)->link.refusals, refusals_p,
+                             len_max);
 }
 
 const char *troupe_version(void)

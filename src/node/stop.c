@@ -192,6 +192,7 @@ int troupe_stop(troupe_t **troupe_p)
     rc = end_actors(&stop, &seat);
     say_bye(&stop, &seat);
     tri_seat_leave(&seat);
+    tri_refusals_log(&troupe->runtime.link.refusals);
     /* A thread that only waits for a core gets what time is left. */
     if (tri_scheduler_stop(&troupe->runtime.scheduler,
                            tri_max(tri_now_ns() + TRI_NS_PER_MS * 100,

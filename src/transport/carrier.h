@@ -60,7 +60,7 @@ struct tri_carrier_events {
     /* The line's connection broke; what was sent may be lost. */
     void (*broke)(void *context, void *peer);
 
-    /* Something that cannot be a frame was dropped. */
+    /* Something that cannot be a frame was dropped. reason: static text. */
     void (*garbage)(void *context, const char *reason);
 };
 

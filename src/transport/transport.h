@@ -82,7 +82,8 @@ struct tri_transport_events {
      * interest. */
     void (*ended)(void *context, void *peer);
 
-    /* Malformed or foreign bytes were dropped. From poll or control. */
+    /* Malformed or foreign bytes were dropped. reason: static text. From poll
+     * or control. */
     void (*garbage)(void *context, const char *reason);
 
     /* A channel that said EFULL, or could not flush, can go on. From poll or

@@ -580,7 +580,7 @@ static void run_seed(uint64_t seed)
         assert_int_equal(nodes[i].peer->parking.bytes, 0);
         assert_int_equal(nodes[i].peer->stopped_len, 0);
         assert_false(nodes[i].peer->parking_full);
-        assert_int_equal(nodes[i].link.garbage, 0);
+        assert_int_equal(tri_refusals_total(&nodes[i].link.refusals), 0);
         assert_false(tri_link_census(&nodes[i].link).waiting);
     }
 }

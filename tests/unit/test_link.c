@@ -77,6 +77,11 @@ static struct fake *fake_of(struct tri_channel *channel)
     return tri_container_of(channel, struct fake, channel);
 }
 
+static uint64_t refusals(struct fixture *fixture)
+{
+    return tri_refusals_total(&fixture->link.refusals);
+}
+
 static void fake_close(struct tri_transport *transport)
 {
     (void)transport;
@@ -592,7 +597,7 @@ static void test_full_lane(void **state)
     fixture->fake.lanes[TRI_LANE_DATA].room = FRAMES;
     assert_true(poll_until(fixture, 41 + n, SOON_MS));
     assert_int_equal(fixture->wrong, 0);
-    assert_int_equal(fixture->link.garbage, 0);
+    assert_int_equal(refusals(fixture), 0);
 }
 
 /* Replies and control have no bound of their own: what makes them has. */
@@ -630,7 +635,7 @@ static void test_precedence(void **state)
     assert_string_equal(fixture->order, "221100");
     assert_int_equal(fixture->large, 2);
     assert_int_equal(fixture->wrong, 0);
-    assert_int_equal(fixture->link.garbage, 0);
+    assert_int_equal(refusals(fixture), 0);
 }
 
 /* Who is seen to have left has nothing more to come, on no lane. */
@@ -793,7 +798,7 @@ static void test_broken_connection(void **state)
     assert_int_equal(fixture->wrong, 0);
     assert_int_equal(fixture->fake.connects, 2);
     assert_int_equal(fixture->fake.disconnects, 1);
-    assert_int_equal(fixture->link.garbage, 1); /* the half */
+    assert_int_equal(refusals(fixture), 1); /* the half */
     assert_int_equal(fixture->died, 0);
 }
 
@@ -816,17 +821,17 @@ static void test_garbage(void **state)
     struct tri_record more = { .kind = TRI_MORE, .slot = 1 };
 
     raise_record(fixture, more, 10); /* of what? */
-    assert_int_equal(fixture->link.garbage, 1);
+    assert_int_equal(refusals(fixture), 1);
     raise_record(fixture, header_of(0, 0, 500), 200);
     raise_record(fixture, more, 256);
     raise_record(fixture, more, 200); /* more than there is to come */
-    assert_int_equal(fixture->link.garbage, 2);
+    assert_int_equal(refusals(fixture), 2);
     assert_int_equal(fixture->arrived, 0);
     raise_record(fixture, header_of(0, 0, 20), 20); /* the other broke off */
-    assert_int_equal(fixture->link.garbage, 3);
+    assert_int_equal(refusals(fixture), 3);
     assert_int_equal(fixture->arrived, 1);
     raise_record(fixture, more, 10);
-    assert_int_equal(fixture->link.garbage, 4);
+    assert_int_equal(refusals(fixture), 4);
     assert_int_equal(fixture->wrong, 0);
     raise_record(fixture, header_of(0, 1, 500), 200); /* left for fini */
 }
@@ -841,14 +846,14 @@ static void test_too_large(void **state)
     assert_int_equal(fixture->reason, TROUPE_ETOOBIG);
     for (int i = 0; i < 20; i++)
         raise_record(fixture, more, 256); /* skipped, in silence */
-    assert_int_equal(fixture->link.garbage, 0);
+    assert_int_equal(refusals(fixture), 0);
     raise_record(fixture, header_of(0, 0, 9), 9);
     assert_int_equal(send(fixture, 0, 1, MESSAGE_BYTES_MAX + 1, false), 0);
     assert_int_equal(send(fixture, 0, 1, MESSAGE_BYTES_MAX, false), 0);
     assert_true(poll_until(fixture, 2, SOON_MS));
     assert_int_equal(fixture->refused, 2);
     assert_int_equal(fixture->wrong, 0);
-    assert_int_equal(fixture->link.garbage, 0);
+    assert_int_equal(refusals(fixture), 0);
 }
 
 static void test_no_memory(void **state)
