@@ -13,9 +13,11 @@
  *   used.rss, used.heap  after USED_BYTES each way on each link, idle again
  *   fds                  descriptors
  *   kernel               what its TCP sockets hold in buffers, this end
- * and all.rss, all.heap: MiB from before the first link to the last, used.
+ *   session              what the session itself counts for a link
+ * and all.rss, all.heap: MiB from before the first link to the last, used;
+ * all.session: what the session and its carrier count, used.
  * rss is resident memory, heap is what is allocated by malloc, libfabric's own
- * included.
+ * included. Frames are sealed, as they are by default.
  */
 
 #include <linux/sock_diag.h>
@@ -143,6 +145,8 @@ static void on_writable(void *context, void *peer)
     (void)peer;
 }
 
+static const unsigned char key[TRI_KEY_BYTES] = { 1, 2, 3 };
+
 static struct tri_transport *transport_open(uint64_t node, uint32_t peers_max,
                                             void *context)
 {
@@ -154,6 +158,8 @@ static struct tri_transport *transport_open(uint64_t node, uint32_t peers_max,
         .provider = "tcp;ofi_rxm",
         .interface = "127.0.0.1",
         .carrier = &tri_carrier_fabric,
+        .seal = TRI_SEAL_AUTH,
+        .key = key,
         .events = { .context = context,
                     .accept = on_accept,
                     .address = on_address,
@@ -364,6 +370,7 @@ static void measure(struct tri_transport *transport)
     settle(transport);
     idle = reading_take();
     print_link(&first, &idle, ends_len - 1, "");
+    bench_print((double)tri_session_peer_bytes(), "B", "session");
     bench_print((idle.fds - first.fds) / (ends_len - 1), "fds", "fds");
     bench_print((idle.kernel - first.kernel) / (ends_len - 1), "B", "kernel");
     exchange(ends, 1, USED_BYTES); /* makes what all links share */
@@ -380,6 +387,8 @@ static void measure(struct tri_transport *transport)
                 "all.rss");
     bench_print((used.heap - none.heap + peers_bytes) / 1048576, "MiB",
                 "all.heap");
+    bench_print((double)tri_session_memory_bytes(transport) / 1048576, "MiB",
+                "all.session");
 }
 
 static void center(int fd)

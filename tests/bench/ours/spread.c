@@ -85,16 +85,6 @@ static int on_end(troupe_self_t *self, struct table *t, const table_end_t *m)
 TROUPE_ACTOR(table, struct table, .add = on_add, .put = on_put,
              .seen = on_seen, .run = on_run, .ran = on_ran, .end = on_end)
 
-/* A full way makes the sender serve a turn and try again. */
-#define INSIST(troupe, send)                                                  \
-    do {                                                                      \
-        int rc_;                                                              \
-                                                                              \
-        while ((rc_ = (send)) == TROUPE_EFULL)                                \
-            troupe_serve(troupe, 0);                                          \
-        bench_check(rc_, #send);                                              \
-    } while (0)
-
 static void histogram(troupe_t *troupe, uint64_t updates)
 {
     uint64_t random = 88172645463325252u + (uint64_t)rank, index;
@@ -104,8 +94,8 @@ static void histogram(troupe_t *troupe, uint64_t updates)
         random = bench_random(random);
         index = random & ((1u << TABLE_BITS) - 1);
         owner = bench_pick(random, size);
-        INSIST(troupe, table_add(troupe, tables[owner],
-                                 (table_add_t){ index }));
+        bench_check(table_add(troupe, tables[owner], (table_add_t){ index }),
+                    "add");
     }
 }
 
@@ -118,7 +108,7 @@ static void fan(troupe_t *troupe, uint64_t messages)
         to = (to + 1) % size;
         if (to == rank)
             to = (to + 1) % size;
-        INSIST(troupe, table_put(troupe, tables[to], message));
+        bench_check(table_put(troupe, tables[to], message), "put");
     }
 }
 
@@ -131,8 +121,9 @@ static uint64_t send_all(troupe_t *troupe,
 
     work(troupe, messages);
     for (int i = 0; i < size; i++) {
-        INSIST(troupe, table_seen(troupe, tables[i], (table_seen_t){},
-                                  BENCH_WAIT_MS, &seen));
+        bench_check(table_seen(troupe, tables[i], (table_seen_t){},
+                               BENCH_WAIT_MS, &seen),
+                    "seen");
         all += seen.messages;
     }
     return all;
@@ -150,8 +141,8 @@ static void phase(troupe_t *troupe, void (*work)(troupe_t *, uint64_t),
 {
     atomic_store(&ran, 0);
     for (int i = 1; i < size; i++)
-        INSIST(troupe, table_run(troupe, tables[i],
-                                 (table_run_t){ messages }));
+        bench_check(table_run(troupe, tables[i], (table_run_t){ messages }),
+                    "run");
     send_all(troupe, work, messages);
     bench_check(troupe_serve_until(troupe, all_ran, NULL, TROUPE_FOREVER),
                 "troupe_serve_until");
@@ -172,7 +163,7 @@ static void lead(troupe_t *troupe, void (*work)(troupe_t *, uint64_t),
     bench_print((double)messages * (double)size * 1e3 / (double)took_ns,
                 "M/s", "rate");
     for (int i = 1; i < size; i++)
-        INSIST(troupe, table_end(troupe, tables[i], (table_end_t){}));
+        bench_check(table_end(troupe, tables[i], (table_end_t){}), "end");
 }
 
 static int commanded(void *unused)
@@ -190,7 +181,7 @@ static void follow(troupe_t *troupe, void (*work)(troupe_t *, uint64_t))
         if (atomic_load(&ended))
             return;
         send_all(troupe, work, atomic_exchange(&wanted, 0));
-        INSIST(troupe, table_ran(troupe, tables[0], (table_ran_t){}));
+        bench_check(table_ran(troupe, tables[0], (table_ran_t){}), "ran");
     }
 }
 
