@@ -125,23 +125,16 @@ static void train_step(struct job *job, uint32_t step)
 
 /* --- snapshots, sent by rank 0 ------------------------------------------- */
 
-/* The weights are copied into the message once, and it is moved from there.
- * When the evaluation is too far behind to take it, this one is skipped. */
+/* The weights are copied once, into the message. When the evaluation is far
+ * behind, it drops the oldest one that it has (eval_actor.c): nobody waits. */
 static void send_weights(struct job *job, uint32_t step)
 {
-    evaluation_snapshot_t *snapshot =
-        evaluation_snapshot_new(job->troupe, sizeof(job->model));
-    int rc;
+    evaluation_snapshot_t snapshot = { .step = step };
+    struct iovec weights = { &job->model, sizeof(job->model) };
 
-    if (!snapshot)
-        must(TROUPE_ENOMEM, "snapshot");
-    snapshot->step = step;
-    memcpy(snapshot->weights, &job->model, sizeof(job->model));
-    rc = evaluation_snapshot_send(job->troupe, job->evaluation, snapshot);
-    if (rc != 0)
-        troupe_drop(snapshot);
-    if (rc != TROUPE_EFULL || step + 1 == job->steps)
-        must(rc, "send snapshot");
+    must(evaluation_snapshot_gather(job->troupe, job->evaluation, &snapshot,
+                                    snapshot.weights, &weights, 1),
+         "send snapshot");
 }
 
 static void report(struct job *job, uint32_t step)

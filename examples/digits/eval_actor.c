@@ -5,6 +5,8 @@
 #include "actors.h"
 #include "model.h"
 
+enum { WAITING_MAX = 32 }; /* snapshots */
+
 /* A pointer in a state is fine: an actor stays in its process. In a message
  * it would not be. */
 struct evaluation {
@@ -44,6 +46,10 @@ int evaluation_actor_spawn(troupe_t *troupe, const dataset_t *dataset,
                            progress_ref_t progress, evaluation_ref_t *ref_p)
 {
     struct evaluation initial = { .dataset = dataset, .progress = progress };
+    /* The latest weights count; training is not held up for older ones. */
+    troupe_spawn_options_t options = { .name = "evaluation",
+                                       .mailbox_len_max = WAITING_MAX,
+                                       .overflow = TROUPE_DROP_OLD };
 
-    return evaluation_spawn(troupe, "evaluation", &initial, ref_p);
+    return evaluation_spawn_with(troupe, &options, &initial, ref_p);
 }

@@ -100,7 +100,7 @@ static int is_complete(const chart_row_t *row)
     return !isnan(row->train_loss) && !isnan(row->accuracy);
 }
 
-/* Without snapshots that were skipped. */
+/* Without snapshots that were dropped. */
 static void drop_incomplete_rows(struct progress *p)
 {
     uint32_t kept = 0;
