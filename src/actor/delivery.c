@@ -88,7 +88,7 @@ static void refuse_remote(struct tri_runtime *runtime,
     record.total_bytes = sizeof(refusal);
     if (message->kind != TRI_ASK)
         record.ask = 0;
-    tri_link_send(peer, &record, &refusal, true);
+    tri_link_send(peer, &record, &refusal, TRI_SEND_FORCED);
 }
 
 /* A message for to_node that ends here. */
@@ -154,7 +154,7 @@ int tri_answer(struct tri_runtime *runtime, uint64_t node, uint64_t ask,
         return 0;
     }
     peer = tri_link_find(&runtime->link, node);
-    return peer != NULL ? tri_link_send(peer, &record, payload, true)
+    return peer != NULL ? tri_link_send(peer, &record, payload, TRI_SEND_FORCED)
                         : TROUPE_ENODE;
 }
 

@@ -95,6 +95,17 @@ static int send_local(struct tri_runtime *runtime, const struct parcel *parcel,
     return rc;
 }
 
+/* Who is no actor can wait for room. */
+static enum tri_send_how how_of(const struct tri_runtime *runtime,
+                                uint32_t sender_slot, bool bounded)
+{
+    if (!bounded)
+        return TRI_SEND_FORCED;
+    return sender_slot == 0 && runtime->options.send_timeout_ms > 0
+               ? TRI_SEND_PATIENT
+               : TRI_SEND_BOUNDED;
+}
+
 static int send_parcel(struct tri_runtime *runtime, const struct parcel *parcel)
 {
     bool bounded = parcel->record.kind != TRI_STOP;
@@ -113,7 +124,8 @@ static int send_parcel(struct tri_runtime *runtime, const struct parcel *parcel)
     if (bounded && tri_link_is_stopped(peer, parcel->record.slot,
                                        parcel->record.generation))
         return TROUPE_EFULL;
-    return tri_link_send(peer, &parcel->record, parcel->payload, !bounded);
+    return tri_link_send(peer, &parcel->record, parcel->payload,
+                         how_of(runtime, parcel->record.sender_slot, bounded));
 }
 
 static int check_message(const struct tri_runtime *runtime, troupe_type_t *type,
@@ -265,7 +277,8 @@ static int send_message(struct tri_runtime *runtime,
         return TROUPE_ENODE;
     if (bounded && tri_link_is_stopped(peer, to.slot, to.generation))
         return TROUPE_EFULL;
-    return tri_link_send_message(peer, message, !bounded);
+    return tri_link_send_message(
+        peer, message, how_of(runtime, message->sender.slot, bounded));
 }
 
 /* --- moving a message ----------------------------------------------------- */
@@ -604,7 +617,7 @@ static int answer_with(struct tri_runtime *runtime, troupe_token_t token,
         return 0;
     }
     peer = tri_link_find(&runtime->link, token.node);
-    return peer != NULL ? tri_link_send_message(peer, reply, true)
+    return peer != NULL ? tri_link_send_message(peer, reply, TRI_SEND_FORCED)
                         : TROUPE_ENODE;
 }
 

@@ -43,7 +43,7 @@ static void answer_locked(struct tri_group *group, uint32_t rank,
     if (rank == group->self)
         on_answer_locked(group, rank, number, error);
     else if (!group->members[rank].is_dead)
-        tri_link_send(&group->runtime->link.peers[rank], &record, NULL, true);
+        tri_link_send(&group->runtime->link.peers[rank], &record, NULL, TRI_SEND_FORCED);
 }
 
 static void end_batch_locked(struct tri_group *group)
@@ -255,11 +255,11 @@ static int ask_locked(struct tri_group *group, uint32_t rank)
         .sender_node = group->runtime->node,
         .ask = group->drain,
     };
-    int rc = tri_link_send(peer, &record, NULL, true);
+    int rc = tri_link_send(peer, &record, NULL, TRI_SEND_FORCED);
 
     record.kind = TRI_DRAIN_REPLIES;
     if (rc == 0)
-        rc = tri_link_send(peer, &record, NULL, true);
+        rc = tri_link_send(peer, &record, NULL, TRI_SEND_FORCED);
     if (rc == 0) {
         group->drains[rank].pending = group->drain;
         atomic_fetch_add(&group->pending_len, 1);

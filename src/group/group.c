@@ -26,7 +26,7 @@ static void send_to(struct tri_group *group, uint32_t rank,
                     const struct tri_record *record, const void *payload)
 {
     struct tri_peer *peer = &group->runtime->link.peers[rank];
-    int rc = tri_link_send(peer, record, payload, true);
+    int rc = tri_link_send(peer, record, payload, TRI_SEND_FORCED);
 
     if (rc != 0 && rc != TROUPE_ENODE)
         tri_warn("cannot tell rank %u how drain or quiesce stands: %s", rank,

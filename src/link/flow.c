@@ -6,6 +6,10 @@
 #include "link/link_internal.h"
 #include "message/pool.h"
 
+/* With this share of the bound parked, senders to further full mailboxes are
+ * stopped: a short burst costs no STOP and GO, and a stream few. */
+#define STOP_SHARE 4u
+
 /* --- receiver: what is parked --------------------------------------------- */
 
 /* The messages of one peer for one actor. */
@@ -14,6 +18,7 @@ struct tri_parked {
     struct tri_parked *bucket_next;
     struct tri_message *first, *last;
     uint32_t slot, generation;
+    bool stopped; /* its senders were told */
 };
 
 static size_t cost_of(const struct tri_message *message)
@@ -102,7 +107,7 @@ static int tell(struct tri_peer *peer, enum tri_record_kind kind,
         .sender_node = peer->link->config.node,
     };
 
-    return tri_link_send(peer, &record, "", true);
+    return tri_link_send(peer, &record, "", TRI_SEND_FORCED);
 }
 
 bool tri_flow_has_parked(const struct tri_peer *peer, uint32_t slot,
@@ -115,9 +120,8 @@ int tri_flow_park(struct tri_peer *peer, struct tri_message *message)
 {
     struct tri_parked *parked = find(&peer->parking, message->slot,
                                      message->generation);
-    bool is_new = parked == NULL;
 
-    if (is_new)
+    if (parked == NULL)
         parked = add(peer, message->slot, message->generation);
     if (parked == NULL)
         return TROUPE_ENOMEM;
@@ -131,8 +135,9 @@ int tri_flow_park(struct tri_peer *peer, struct tri_message *message)
     atomic_fetch_add_explicit(&peer->parked_len, 1, memory_order_relaxed);
     set_full(peer);
     /* Without memory for a STOP the peer stops later, at the bound. */
-    if (is_new)
-        tell(peer, TRI_MAILBOX_STOP, parked);
+    if (!parked->stopped &&
+        peer->parking.bytes >= peer->link->config.parked_bytes_max / STOP_SHARE)
+        parked->stopped = tell(peer, TRI_MAILBOX_STOP, parked) == 0;
     return 0;
 }
 
@@ -207,7 +212,8 @@ static void run_peer(struct tri_peer *peer)
             continue;
         /* A GO must not get lost: senders may wait for it. A peer that died
          * needs none. */
-        if (tell(peer, TRI_MAILBOX_GO, parked) == TROUPE_ENOMEM)
+        if (parked->stopped &&
+            tell(peer, TRI_MAILBOX_GO, parked) == TROUPE_ENOMEM)
             tri_link_kick_flow(peer->link);
         else
             drop(peer, parked);

@@ -9,7 +9,9 @@
  *     sender                                  receiver
  *     tell, ask ------------------ data -->   mailbox is full: *parked*, in
  *                                             order, by sending node and
- *                <-- STOP(actor), control --  destination; once
+ *                                             destination
+ *                <-- STOP(actor), control --  a quarter of the bound is parked:
+ *                                             once a destination
  *     the actor is in the stopped set:
  *     EFULL, or a thread waits
  *     what was under way ----------------->   parked behind

@@ -241,19 +241,26 @@ static inline void tri_link_kick_flow(struct tri_link *link)
     atomic_store_explicit(&link->flow_kicked, 1, memory_order_relaxed);
 }
 
+/* What a full channel and a long data outbox mean to a sender; the other lanes'
+ * outboxes have no limit. */
+enum tri_send_how {
+    TRI_SEND_BOUNDED, /* EFULL at the limit */
+    TRI_SEND_PATIENT, /* EFULL soon: it would rather wait than queue up */
+    TRI_SEND_FORCED,  /* beyond the limit */
+};
+
 /*
  * Sends a message given by its header and payload, which is copied.
  * total_bytes is the payload's size; record->bytes is ignored.
- * forced: also beyond the limit of the data lane's outbox; the other lanes have
- * none. Any thread. Blocking: never.
+ * Any thread. Blocking: never.
  * Errors: EFULL, ENODE, ENOMEM.
  */
 int tri_link_send(struct tri_peer *peer, const struct tri_record *record,
-                  const void *payload, bool forced);
+                  const void *payload, enum tri_send_how how);
 
 /* Sends a message and owns it, unless an error is returned. */
 int tri_link_send_message(struct tri_peer *peer, struct tri_message *message,
-                          bool forced);
+                          enum tri_send_how how);
 
 /* Takes in what arrived. Poll lock held. Returns records delivered. */
 unsigned tri_link_poll(struct tri_link *link, unsigned budget);

@@ -26,6 +26,10 @@
 /* Two flushes of one peer closer than this are worth joining. */
 #define FLUSH_GAP_NS 5000
 
+/* What waits for a full channel on behalf of those who could wait themselves:
+ * enough to go on with, little enough to stay in a cache. */
+#define PATIENT_BYTES_MAX (64u << 10)
+
 /* --- flushing ------------------------------------------------------------- */
 
 static void mark_dirty(struct tri_peer *peer)
@@ -200,6 +204,7 @@ struct tri_message *tri_peer_pop_locked(struct tri_peer *peer,
 {
     struct tri_message *message = outbox->first;
 
+    (void)peer;
     assert(tri_lock_is_held(&peer->lock));
     outbox->first = message->next;
     if (outbox->first == NULL)
@@ -300,6 +305,11 @@ static enum tri_lane next_lane_locked(struct tri_peer *peer, unsigned full)
     return lane;
 }
 
+static size_t patient_bytes_max(const struct tri_peer *peer)
+{
+    return tri_min(peer->link->config.outbox_bytes_max, PATIENT_BYTES_MAX);
+}
+
 static void tell_room_locked(struct tri_peer *peer)
 {
     struct tri_link *link = peer->link;
@@ -310,7 +320,7 @@ static void tell_room_locked(struct tri_peer *peer)
     if (tri_likely(!atomic_load_explicit(&outbox->room_wanted,
                                          memory_order_relaxed)) ||
         atomic_load_explicit(&outbox->bytes, memory_order_relaxed) >
-            link->config.outbox_bytes_max / 2)
+            patient_bytes_max(peer) / 2)
         return;
     atomic_store_explicit(&outbox->room_wanted, false, memory_order_relaxed);
     link->config.events.room(link->config.events.context);
@@ -485,12 +495,14 @@ static inline int send_directly(struct tri_peer *peer, enum tri_lane lane,
 
 /* One message may always wait, however large it is. */
 static bool claim_room(struct tri_peer *peer, struct tri_outbox *outbox,
-                       size_t bytes)
+                       size_t bytes, enum tri_send_how how)
 {
     size_t before = atomic_fetch_add_explicit(&outbox->bytes, bytes,
                                               memory_order_relaxed);
+    size_t max = how == TRI_SEND_PATIENT ? patient_bytes_max(peer)
+                                         : peer->link->config.outbox_bytes_max;
 
-    if (before == 0 || before + bytes <= peer->link->config.outbox_bytes_max)
+    if (before == 0 || before + bytes <= max)
         return true;
     atomic_fetch_sub_explicit(&outbox->bytes, bytes, memory_order_relaxed);
     return false;
@@ -498,17 +510,17 @@ static bool claim_room(struct tri_peer *peer, struct tri_outbox *outbox,
 
 /* As claim_room; if there is none, `room` will be raised when there is. */
 static bool claim_or_want_room(struct tri_peer *peer, struct tri_outbox *outbox,
-                               size_t bytes)
+                               size_t bytes, enum tri_send_how how)
 {
-    if (claim_room(peer, outbox, bytes))
+    if (claim_room(peer, outbox, bytes, how))
         return true;
     atomic_store_explicit(&outbox->room_wanted, true, memory_order_relaxed);
     tri_fence_full(); /* pairs with the one of tell_room_locked */
-    return claim_room(peer, outbox, bytes);
+    return claim_room(peer, outbox, bytes, how);
 }
 
 static int add_to_outbox(struct tri_peer *peer, enum tri_lane lane,
-                         struct tri_message *message, bool forced)
+                         struct tri_message *message, enum tri_send_how how)
 {
     struct tri_outbox *outbox = &peer->outboxes[lane];
     size_t bytes = message->bytes + sizeof(*message);
@@ -519,9 +531,9 @@ static int add_to_outbox(struct tri_peer *peer, enum tri_lane lane,
         /* nobody is there, and tri_lane_of_more relies on it */
         return TROUPE_ENOACTOR;
     }
-    if (lane != TRI_LANE_DATA || forced)
+    if (lane != TRI_LANE_DATA || how == TRI_SEND_FORCED)
         atomic_fetch_add_explicit(&outbox->bytes, bytes, memory_order_relaxed);
-    else if (!claim_or_want_room(peer, outbox, bytes))
+    else if (!claim_or_want_room(peer, outbox, bytes, how))
         return TROUPE_EFULL;
     first = atomic_load_explicit(&outbox->inbox, memory_order_relaxed);
     do {
@@ -535,7 +547,7 @@ static int add_to_outbox(struct tri_peer *peer, enum tri_lane lane,
 
 static __attribute__((noinline)) int
 send_later(struct tri_peer *peer, enum tri_lane lane,
-           const struct tri_record *record, const void *payload, bool forced)
+           const struct tri_record *record, const void *payload, enum tri_send_how how)
 {
     struct tri_message *message = tri_message_of_record(record);
     int rc;
@@ -546,7 +558,7 @@ send_later(struct tri_peer *peer, enum tri_lane lane,
         message->deadline_ms = tri_coarse_ms() + (uint32_t)record->value;
     if (record->total_bytes > 0)
         memcpy(message->payload, payload, record->total_bytes);
-    rc = add_to_outbox(peer, lane, message, forced);
+    rc = add_to_outbox(peer, lane, message, how);
     if (rc != 0)
         tri_message_free(message);
     return rc;
@@ -554,7 +566,7 @@ send_later(struct tri_peer *peer, enum tri_lane lane,
 
 static inline int send_on(struct tri_peer *peer, enum tri_lane lane,
                           const struct tri_record *record, const void *payload,
-                          bool forced)
+                          enum tri_send_how how)
 {
     int rc;
 
@@ -563,17 +575,17 @@ static inline int send_on(struct tri_peer *peer, enum tri_lane lane,
     rc = send_directly(peer, lane, record, payload);
     return tri_likely(rc != TROUPE_EFULL)
                ? rc
-               : send_later(peer, lane, record, payload, forced);
+               : send_later(peer, lane, record, payload, how);
 }
 
 int tri_link_send(struct tri_peer *peer, const struct tri_record *record,
-                  const void *payload, bool forced)
+                  const void *payload, enum tri_send_how how)
 {
-    return send_on(peer, tri_lane_of(record->kind), record, payload, forced);
+    return send_on(peer, tri_lane_of(record->kind), record, payload, how);
 }
 
 int tri_link_send_message(struct tri_peer *peer, struct tri_message *message,
-                          bool forced)
+                          enum tri_send_how how)
 {
     enum tri_lane lane = tri_lane_of(message->kind);
     struct tri_record record;
@@ -587,7 +599,7 @@ int tri_link_send_message(struct tri_peer *peer, struct tri_message *message,
         tri_message_free(message);
     if (rc != TROUPE_EFULL)
         return rc;
-    return add_to_outbox(peer, lane, message, forced);
+    return add_to_outbox(peer, lane, message, how);
 }
 
 void tri_peer_say_bye(struct tri_peer *peer)

@@ -46,8 +46,6 @@ static void settings_default(const char *provider)
     /* Receives that it posts a connection, and of ours at most. */
     setenv("FI_OFI_RXM_MSG_RX_SIZE", "64", 0);
     setenv("FI_OFI_RXM_RX_SIZE", "64", 0);
-    /* Completions a poll looks for; 1 by default. */
-    setenv("FI_OFI_RXM_COMP_PER_PROGRESS", "8", 0);
     /* Microseconds between looks at connections being made; 10000. */
     setenv("FI_OFI_RXM_CM_PROGRESS_INTERVAL", "1000", 0);
     /* "tcp" alone has no datagrams in 1.17: libfabric puts ofi_rxm on it. */

@@ -168,6 +168,11 @@ static enum tri_ring_found check(struct tri_ring_rx *rx, uint64_t index,
     return TRI_RING_RECORD;
 }
 
+/* Records found in a row that tell of a backlog; how far ahead of the position
+ * lines are fetched then. */
+#define AHEAD_MIN 16u
+#define AHEAD_LINES 6u
+
 enum tri_ring_found tri_ring_next(struct tri_ring_rx *rx,
                                   struct tri_record *record,
                                   const void **payload_p)
@@ -181,6 +186,7 @@ enum tri_ring_found tri_ring_next(struct tri_ring_rx *rx,
 
         switch (word >> 32 & 0xff) {
         case 0:
+            rx->in_row = 0;
             return word ? TRI_RING_GARBAGE : TRI_RING_EMPTY;
         case TRI_RING_SKIP:
             /* Also ends this loop: the next index is 0. */
@@ -193,6 +199,16 @@ enum tri_ring_found tri_ring_next(struct tri_ring_rx *rx,
                                                       : TRI_RING_DISCONNECTED;
             return TRI_RING_CLOSED;
         default:
+            /* Behind a producer that is ahead, its lines come one by one from
+             * its cache: ask for them in time. Next to one that is not, that
+             * would take the line away that it writes. */
+            if (rx->in_row < AHEAD_MIN)
+                rx->in_row++;
+            else
+                __builtin_prefetch(
+                    rx->lines + ((rx->head + AHEAD_LINES) &
+                                 (rx->shape.line_count - 1)) *
+                                    TRI_RING_LINE);
             memcpy(record, &word, sizeof(word));
             memcpy((unsigned char *)record + sizeof(word),
                    line + sizeof(word), sizeof(*record) - sizeof(word));

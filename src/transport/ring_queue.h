@@ -131,6 +131,7 @@ struct tri_ring_rx {
     bool take_slot;
     bool take_mark;
     uint8_t marks; /* TRI_RING_MARK where records may have it, else 0 */
+    uint8_t in_row; /* records found since it was empty, up to a limit */
     uint8_t idle; /* passes that found nothing, at most 2 */
     enum tri_ring_end end;
 };
