@@ -179,25 +179,51 @@ static void garbage(struct session_transport *transport, const char *reason)
     events->garbage(events->context, reason);
 }
 
-/* The remote of a known node, made if need be; or NULL. */
-static struct session_remote *remote_of(struct session_transport *transport,
-                                        uint64_t node)
+/* What is known of a frame's source. */
+struct origin {
+    struct session_remote *remote; /* NULL: none yet */
+    void *source;                  /* as accept returned it; NULL: a stranger */
+};
+
+static struct origin origin_of(struct session_transport *transport,
+                               uint64_t node)
 {
     const struct tri_transport_events *events = &transport->config.events;
-    struct session_remote *remote = tri_session_remote_find(transport, node);
-    void *source;
+    struct origin origin = { tri_session_remote_find(transport, node), NULL };
 
-    if (tri_likely(remote && remote->source))
-        return remote;
-    source = node != 0 ? events->accept(events->context, node) : NULL;
-    if (!source || (!remote && tri_session_remote_get(transport, node, NULL,
-                                                      &remote) != 0))
-        return NULL;
-    remote->source = source;
-    return remote;
+    if (tri_likely(origin.remote && origin.remote->source))
+        origin.source = origin.remote->source;
+    else if (node != 0)
+        origin.source = events->accept(events->context, node);
+    return origin;
 }
 
-/* What is wrong with a frame, before anything of it is believed; or NULL. */
+/* True when the frame was made by who has the key. Without a remote a seal is
+ * made for this one look: whoever forges frames leaves nothing behind. */
+static bool is_genuine(const struct session_transport *transport,
+                       const struct session_remote *remote,
+                       const struct tri_frame *frame, unsigned char *data)
+{
+    const struct tri_transport_config *config = &transport->config;
+    struct tri_seal *made = NULL;
+    bool ok;
+
+    if (config->seal == TRI_SEAL_NONE)
+        return true;
+    if (!remote && tri_seal_create(config->key, config->seal, config->node,
+                                   frame->source, &made) != 0)
+        return false;
+    ok = tri_seal_open(remote ? remote->seal : made,
+                       tri_frame_seal_number(frame), data,
+                       TRI_FRAME_HEADER_BYTES,
+                       frame->bytes - TRI_FRAME_HEADER_BYTES -
+                           TRI_FRAME_TAG_BYTES);
+    tri_seal_destroy(&made);
+    return ok;
+}
+
+/* What is wrong with a frame, before anything of it is believed; or NULL, and
+ * its remote, made if need be. */
 static const char *check(struct session_transport *transport,
                          unsigned char *data, size_t bytes,
                          struct tri_frame *frame,
@@ -206,7 +232,7 @@ static const char *check(struct session_transport *transport,
     const struct tri_transport_config *config = &transport->config;
     const char *reason = tri_frame_decode(data, bytes, frame);
     unsigned flags = config->seal == TRI_SEAL_NONE ? 0 : TRI_FRAME_SEALED;
-    struct session_remote *remote;
+    struct origin origin;
 
     if (reason)
         return reason;
@@ -218,18 +244,22 @@ static const char *check(struct session_transport *transport,
         flags |= TRI_FRAME_ENCRYPTED;
     if (frame->flags != flags)
         return "a frame that is not sealed as the job's are";
-    remote = remote_of(transport, frame->source);
-    if (!remote)
+    origin = origin_of(transport, frame->source);
+    if (!origin.source)
         return "a frame of a stranger";
-    if (remote->seal &&
-        !tri_seal_open(remote->seal, tri_frame_seal_number(frame), data,
-                       TRI_FRAME_HEADER_BYTES,
-                       bytes - TRI_FRAME_HEADER_BYTES - TRI_FRAME_TAG_BYTES))
+    if (!is_genuine(transport, origin.remote, frame, data))
         return "a frame whose tag is wrong";
     if (frame->kind == TRI_FRAME_DATA)
         reason = tri_frame_check_records(data, frame);
-    *remote_p = remote;
-    return reason;
+    if (reason)
+        return reason;
+    if (!origin.remote &&
+        tri_session_remote_get(transport, frame->source, NULL,
+                               &origin.remote) != 0)
+        return "a frame of a node that cannot be answered";
+    origin.remote->source = origin.source;
+    *remote_p = origin.remote;
+    return NULL;
 }
 
 static enum tri_session_verdict receive(struct session_remote *remote,

@@ -34,7 +34,7 @@ enum {
     SILENT_MAX = 8, /* of those, kept open without a word */
     CALL_BYTES_MAX = 8192,
     MESSAGES = 1500, /* through libfabric */
-    LARGE_BYTES = 40 * 1024,
+    LARGE_BYTES = TRI_FRAME_BYTES_MAX + 8192,
     FLOW_RECORDS = 2000,
     SOON_MS = 20000,
 };
@@ -107,6 +107,8 @@ static void client_open(struct client *client, struct flood_board *board)
     hints->caps = FI_MSG;
     hints->mode = FI_CONTEXT | FI_CONTEXT2;
     hints->fabric_attr->prov_name = strdup(provider ? provider : "tcp;ofi_rxm");
+    /* Or the other side would not even take its calls. */
+    setenv("FI_OFI_RXM_EAGER_LIMIT", "65536", 1);
     must(fi_getinfo(FI_VERSION(1, 9), "127.0.0.1", NULL, FI_SOURCE, hints,
                     &client->info),
          "fi_getinfo");

@@ -369,7 +369,8 @@ static int tell(struct node *node, uint32_t sender, uint32_t to,
         payload[i] = (char)(record.type + i);
     rc = tri_link_is_stopped(node->peer, to + 1, 1)
              ? TROUPE_EFULL
-             : tri_link_send(node->peer, &record, payload, false);
+             : tri_link_send(node->peer, &record, payload,
+                             TRI_SEND_BOUNDED);
     if (rc == 0)
         node->sent[sender][to]++;
     else

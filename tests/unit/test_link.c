@@ -457,7 +457,8 @@ static int send_as(struct fixture *fixture, uint8_t kind, uint32_t sender,
     char payload[MESSAGE_BYTES_MAX * 2];
 
     fill(payload, number, bytes);
-    return tri_link_send(fixture->peer, &record, payload, forced);
+    return tri_link_send(fixture->peer, &record, payload,
+                         forced ? TRI_SEND_FORCED : TRI_SEND_BOUNDED);
 }
 
 static int send(struct fixture *fixture, uint32_t sender, uint64_t number,
@@ -477,7 +478,7 @@ static int send_built_as(struct fixture *fixture, uint8_t kind,
     if (message == NULL)
         return TROUPE_ENOMEM;
     fill(message->payload, number, bytes);
-    rc = tri_link_send_message(fixture->peer, message, false);
+    rc = tri_link_send_message(fixture->peer, message, TRI_SEND_BOUNDED);
     if (rc != 0)
         tri_message_free(message);
     return rc;
@@ -702,7 +703,8 @@ static void send_typed(struct fixture *fixture, uint8_t kind, uint32_t type,
     char payload[MESSAGE_BYTES_MAX] = { 0 };
 
     record.type = type;
-    assert_int_equal(tri_link_send(fixture->peer, &record, payload, true), 0);
+    assert_int_equal(tri_link_send(fixture->peer, &record, payload,
+                                   TRI_SEND_FORCED), 0);
 }
 
 /* What was under way is told of, one letter a message, whole or not; what was

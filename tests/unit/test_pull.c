@@ -239,7 +239,7 @@ static int send(struct side *side, uint32_t number, size_t bytes)
 
     assert_non_null(message);
     fill((unsigned char *)message->payload, bytes, number);
-    rc = tri_link_send_message(side->peer, message, false);
+    rc = tri_link_send_message(side->peer, message, TRI_SEND_BOUNDED);
     if (rc != 0)
         tri_message_free(message);
     return rc;
