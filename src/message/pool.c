@@ -29,7 +29,7 @@ _Static_assert(sizeof(struct tri_message) + TRI_POOL_TINY_BYTES == 128,
 #define LARGE_SHIFT_MAX 32
 /* Large blocks kept for reuse: each class some, all together bounded. */
 #define LARGE_KEPT_LEN 8
-#define LARGE_KEPT_BYTES_MAX (64u * 1024 * 1024)
+#define LARGE_KEPT_BYTES_MAX (256u * 1024 * 1024) /* two of 64 MiB and header */
 
 /* Full magazines of one class: chained through `ask` of their first block. */
 struct depot {
