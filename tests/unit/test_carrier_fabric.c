@@ -264,7 +264,8 @@ static void exchange(struct node *a, struct node *b, uint64_t n)
     bool done = false;
 
     while (!done) {
-        done = send_up_to(a, n) & send_up_to(b, n);
+        done = send_up_to(a, n);
+        done = send_up_to(b, n) && done;
         poll_all(a, b, deadline);
         done = done && a->next_receive == n && b->next_receive == n &&
                a->in_flight == 0 && b->in_flight == 0;

@@ -322,7 +322,8 @@ static void open_node(int i)
         .parked_bytes_max = PARKED_BYTES,
         .message_bytes_max = BYTES_MAX,
         .events = { node, on_record, on_message, on_unpark, on_room,
-                    on_refused, on_undelivered, on_lost, on_died },
+                    on_refused, on_undelivered, on_lost, on_died,
+                    NULL },
     };
 
     *node = (struct node){ .other = &nodes[1 - i] };
@@ -346,8 +347,11 @@ static void open_pair(void)
 
 static void close_pair(void)
 {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         tri_link_fini(&nodes[i].link);
+        for (size_t j = 0; j < tri_array_len(nodes[i].actors); j++)
+            end_actor(&nodes[i], &nodes[i].actors[j]);
+    }
 }
 
 static int tell(struct node *node, uint32_t sender, uint32_t to,

@@ -170,7 +170,8 @@ static void open_side(struct side *side, uint64_t node, size_t bytes_max)
         .parked_bytes_max = OUTBOX,
         .message_bytes_max = bytes_max,
         .events = { side, on_record, on_message, on_unpark, on_room, on_refused,
-                    on_undelivered, on_lost, on_died },
+                    on_undelivered, on_lost, on_died,
+                    NULL },
     };
     struct tri_transport_config transport = {
         .node = node,
