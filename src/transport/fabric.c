@@ -551,8 +551,10 @@ static void completions_read_locked(struct fabric *fabric)
     struct fi_cq_data_entry entries[FABRIC_CQ_BATCH];
 
     for (int round = 0; round < CQ_ROUNDS_MAX; round++) {
-        ssize_t n = fi_cq_read(fabric->cq, entries, FABRIC_CQ_BATCH);
+        ssize_t n;
 
+        tri_fabric_errno_clear();
+        n = fi_cq_read(fabric->cq, entries, FABRIC_CQ_BATCH);
         if (n == -FI_EAVAIL) {
             completion_failed_locked(fabric);
             n = 0;

@@ -21,6 +21,7 @@
  * stays valid until poll lets go of it.
  */
 
+#include <errno.h>
 #include <pthread.h>
 #include <sys/queue.h>
 
@@ -235,6 +236,18 @@ void tri_fabric_receive_failed_locked(struct fabric *fabric,
 unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget);
 
 /* --- fabric.c --- */
+
+/*
+ * To be called before libfabric makes progress. Where a connection ends before
+ * its first message the tcp provider (1.17) takes errno for the reason, which
+ * nobody has set; and when some earlier call left EAGAIN there, it goes on
+ * waiting for that message for ever: the line is connected no more, and the
+ * descriptor stays readable.
+ */
+static inline void tri_fabric_errno_clear(void)
+{
+    errno = 0;
+}
 
 /*
  * Registers memory if the provider wants that (FI_MR_LOCAL); else, and on

@@ -122,6 +122,7 @@ static bool line_send_locked(struct fabric *fabric, struct fabric_line *line,
     private->op.kind = FABRIC_OP_SEND;
     private->op.failed = false;
     private->op.connection = line->connection;
+    tri_fabric_errno_clear();
     rc = fi_send(fabric->ep, frame->data, frame->bytes, descriptor,
                  line->address, &private->op.context);
     if (rc == 0) {
