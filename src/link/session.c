@@ -109,6 +109,18 @@ static void run_due(struct session_transport *transport)
     }
 }
 
+/* The carrier's descriptor may have become another one. 0, or -1 and errno. */
+static int follow_fd(struct session_transport *transport)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+    int fd = transport->carrier->ops->wait_fd(transport->carrier);
+
+    if (fd == transport->carrier_fd)
+        return 0;
+    transport->carrier_fd = fd;
+    return epoll_ctl(transport->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
 static unsigned session_poll(struct tri_transport *base, unsigned budget)
 {
     struct session_transport *transport = tri_session_transport_of(base);
@@ -118,6 +130,8 @@ static unsigned session_poll(struct tri_transport *base, unsigned budget)
     transport->in_poll = true;
     atomic_fetch_add_explicit(&transport->polls, 1, memory_order_relaxed);
     carrier->ops->poll(carrier, budget / RECORDS_PER_FRAME + 1);
+    if (transport->epoll_fd >= 0 && follow_fd(transport) != 0)
+        tri_error("session: another wait descriptor: %s", strerror(errno));
     run_due(transport);
     tri_session_finish_touched(transport);
     tri_session_bury(transport);
@@ -159,16 +173,16 @@ static int session_wait_fd(struct tri_transport *base)
 static int wait_init(struct session_transport *transport)
 {
     struct epoll_event event = { .events = EPOLLIN };
-    int fd = transport->carrier->ops->wait_fd(transport->carrier);
 
+    transport->carrier_fd = -1;
     transport->epoll_fd = -2; /* as the carrier says */
-    if (fd < 0)
+    if (transport->carrier->ops->wait_fd(transport->carrier) < 0)
         return 0;
     transport->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     transport->timer_fd =
         timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (transport->epoll_fd >= 0 && transport->timer_fd >= 0 &&
-        epoll_ctl(transport->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 &&
+        follow_fd(transport) == 0 &&
         epoll_ctl(transport->epoll_fd, EPOLL_CTL_ADD, transport->timer_fd,
                   &event) == 0)
         return 0;

@@ -137,6 +137,7 @@ struct session_transport {
     struct tri_carrier *carrier;
     size_t frame_bytes_max; /* of what we send */
     int timer_fd, epoll_fd; /* -1: the carrier has no descriptor */
+    int carrier_fd;         /* the one in epoll_fd; poll's */
 
     pthread_mutex_t table_lock;
     struct session_remotes *buckets;

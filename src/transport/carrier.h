@@ -35,7 +35,7 @@ struct tri_carrier_memory {
  * its bytes may change from `send` until `sent`.
  */
 struct tri_carrier_frame {
-    uint64_t carrier_private[10]; /* first: where libfabric scribbles */
+    uint64_t carrier_private[11]; /* first: where libfabric scribbles */
     struct tri_line *line;        /* set by send */
     const struct tri_carrier_memory *memory;
     unsigned char *data;
@@ -118,7 +118,8 @@ struct tri_carrier_ops {
     bool (*pending)(struct tri_carrier *carrier, uint64_t *due_ns_p);
 
     /* A descriptor that gets readable when there is work; -2: none, poll
-     * every millisecond. */
+     * every millisecond. May be another one after a poll: the one before is
+     * closed then. */
     int (*wait_fd)(struct tri_carrier *carrier);
 
     /* Bytes that the carrier holds in all, about. */

@@ -171,33 +171,30 @@ static size_t fabric_memory_bytes(struct tri_carrier *carrier)
 
 /* --- open and close ------------------------------------------------------- */
 
-static int cq_open(struct fabric *fabric, enum fi_wait_obj wait)
+static int cq_open(struct fabric *fabric, enum fi_wait_obj wait,
+                   struct fid_cq **cq_p)
 {
     struct fi_cq_attr attr = {
         .format = FI_CQ_FORMAT_DATA, /* the least that tells `buf` */
         .wait_obj = wait,
     };
 
-    return fi_cq_open(fabric->domain, &attr, &fabric->cq, NULL);
+    return fi_cq_open(fabric->domain, &attr, cq_p, NULL);
 }
 
-/* Opens the completion queue, with a descriptor if the provider has a usable
- * one. Some accept FI_WAIT_FD and then have none to give. */
-static int cq_init(struct fabric *fabric)
+/* Some accept FI_WAIT_FD and then have no descriptor to give. */
+int tri_fabric_cq_open_locked(struct fabric *fabric, struct fid_cq **cq_p,
+                              int *fd_p)
 {
-    int rc;
-
-    fabric->cq_fd = -1;
     if (tri_fabric_fd_usable(fabric->info) &&
-        cq_open(fabric, FI_WAIT_FD) == 0) {
-        if (fi_control(&fabric->cq->fid, FI_GETWAIT, &fabric->cq_fd) == 0)
+        cq_open(fabric, FI_WAIT_FD, cq_p) == 0) {
+        if (fi_control(&(*cq_p)->fid, FI_GETWAIT, fd_p) == 0)
             return 0;
-        fabric->cq_fd = -1;
-        fi_close(&fabric->cq->fid);
-        fabric->cq = NULL;
+        fi_close(&(*cq_p)->fid);
     }
-    rc = cq_open(fabric, FI_WAIT_NONE);
-    return rc == 0 ? 0 : failed("completion queue", rc);
+    *cq_p = NULL;
+    *fd_p = -1;
+    return cq_open(fabric, FI_WAIT_NONE, cq_p);
 }
 
 static int domain_init(struct fabric *fabric)
@@ -215,12 +212,11 @@ static int domain_init(struct fabric *fabric)
     rc = fi_av_open(fabric->domain, &av_attr, &fabric->av, NULL);
     if (rc != 0)
         return failed("address vector", rc);
-    return cq_init(fabric);
+    rc = tri_fabric_cq_open_locked(fabric, &fabric->cq, &fabric->cq_fd);
+    return rc == 0 ? 0 : failed("completion queue", rc);
 }
 
-/* Opens the endpoint at the port that `info` says. A libfabric code; not
- * logged. */
-static int endpoint_open(struct fabric *fabric)
+int tri_fabric_endpoint_open_locked(struct fabric *fabric)
 {
     int rc = fi_endpoint(fabric->domain, fabric->info, &fabric->ep, NULL);
 
@@ -257,10 +253,10 @@ static int endpoint_open_in_range(struct fabric *fabric)
         if (!tri_fabric_set_port(fabric->info, (uint16_t)port)) {
             tri_warn("fabric: provider %s has no ports to choose from",
                      fabric->info->fabric_attr->prov_name);
-            rc = endpoint_open(fabric);
+            rc = tri_fabric_endpoint_open_locked(fabric);
             return rc == 0 ? 0 : failed("endpoint", rc);
         }
-        rc = endpoint_open(fabric);
+        rc = tri_fabric_endpoint_open_locked(fabric);
         if (rc == 0)
             return 0;
         if (rc != -FI_EADDRINUSE && rc != -FI_EADDRNOTAVAIL &&
@@ -281,7 +277,7 @@ static int endpoint_init(struct fabric *fabric)
         return rc;
     if (fabric->config.port_first != 0)
         return endpoint_open_in_range(fabric);
-    rc = endpoint_open(fabric);
+    rc = tri_fabric_endpoint_open_locked(fabric);
     return rc == 0 ? 0 : failed("endpoint", rc);
 }
 
@@ -297,6 +293,10 @@ static int address_init(struct fabric *fabric)
 
     if (rc != 0)
         return failed("the endpoint's address", rc);
+    /* Should there be another endpoint, it is at the same port. */
+    if (fabric->info->src_addrlen == bytes)
+        memcpy(fabric->info->src_addr, address->data + ADDRESS_HEADER_BYTES,
+               bytes);
     length = htole16((uint16_t)bytes);
     memcpy(address->data, &node, sizeof(node));
     memcpy(address->data + 8, &format, sizeof(format));
@@ -305,7 +305,7 @@ static int address_init(struct fabric *fabric)
     return 0;
 }
 
-static void fid_close(struct fid *fid)
+void tri_fabric_fid_close(struct fid *fid)
 {
     int rc = fi_close(fid);
 
@@ -320,8 +320,7 @@ static void fabric_close(struct tri_carrier *carrier)
     struct fabric_registration *registration;
     struct fabric_line *line;
 
-    if (fabric->ep)
-        fid_close(&fabric->ep->fid);
+    tri_fabric_endpoint_close_locked(fabric);
     while ((line = TAILQ_FIRST(&fabric->lines)) != NULL) {
         TAILQ_REMOVE(&fabric->lines, line, all);
         free(line);
@@ -330,13 +329,13 @@ static void fabric_close(struct tri_carrier *carrier)
         tri_fabric_deregister_locked(registration);
     tri_fabric_rx_fini(fabric);
     if (fabric->cq)
-        fid_close(&fabric->cq->fid);
+        tri_fabric_fid_close(&fabric->cq->fid);
     if (fabric->av)
-        fid_close(&fabric->av->fid);
+        tri_fabric_fid_close(&fabric->av->fid);
     if (fabric->domain)
-        fid_close(&fabric->domain->fid);
+        tri_fabric_fid_close(&fabric->domain->fid);
     if (fabric->fid)
-        fid_close(&fabric->fid->fid);
+        tri_fabric_fid_close(&fabric->fid->fid);
     if (fabric->info)
         fi_freeinfo(fabric->info);
     pthread_mutex_destroy(&fabric->domain_lock);
@@ -355,6 +354,7 @@ static void fabric_init(struct fabric *fabric,
     fabric->cq_fd = -1;
     pthread_mutex_init(&fabric->domain_lock, NULL);
     LIST_INIT(&fabric->registrations);
+    LIST_INIT(&fabric->in_flight);
     STAILQ_INIT(&fabric->done);
     fabric->waiting_due_ns = UINT64_MAX;
     TAILQ_INIT(&fabric->lines);
@@ -390,6 +390,7 @@ static int fabric_open(const struct tri_carrier_config *config,
         goto close;
     fabric->base.frame_bytes_max = tri_fabric_frame_bytes_max(fabric->info);
     fabric->provider_bytes = tri_fabric_provider_bytes(fabric->info);
+    tri_fabric_renew_init(fabric);
     rc = endpoint_init(fabric);
     if (rc == 0)
         rc = tri_fabric_rx_post_locked(fabric); /* nobody else is here yet */
@@ -545,32 +546,42 @@ static void completion_failed_locked(struct fabric *fabric)
         fabric, tri_container_of(op, struct fabric_private, op), true);
 }
 
+bool tri_fabric_read_locked(struct fabric *fabric)
+{
+    struct fi_cq_data_entry entries[FABRIC_CQ_BATCH];
+    ssize_t n;
+
+    tri_fabric_errno_clear();
+    n = fi_cq_read(fabric->cq, entries, FABRIC_CQ_BATCH);
+    if (n == -FI_EAVAIL) {
+        completion_failed_locked(fabric);
+        return true;
+    }
+    for (ssize_t i = 0; i < n; i++) {
+        struct fabric_op *op = entries[i].op_context;
+
+        if (op->kind == FABRIC_OP_RECEIVE)
+            tri_fabric_received_locked(fabric, &entries[i]);
+        else
+            tri_fabric_sent_locked(
+                fabric, tri_container_of(op, struct fabric_private, op),
+                false);
+    }
+    return n >= 0;
+}
+
 /* Reads completions until there are none or something arrived. */
 static void completions_read_locked(struct fabric *fabric)
 {
-    struct fi_cq_data_entry entries[FABRIC_CQ_BATCH];
-
     for (int round = 0; round < CQ_ROUNDS_MAX; round++) {
-        ssize_t n;
+        bool more = tri_fabric_read_locked(fabric);
 
-        tri_fabric_errno_clear();
-        n = fi_cq_read(fabric->cq, entries, FABRIC_CQ_BATCH);
-        if (n == -FI_EAVAIL) {
-            completion_failed_locked(fabric);
-            n = 0;
-        }
-        for (ssize_t i = 0; i < n; i++) {
-            struct fabric_op *op = entries[i].op_context;
-
-            if (op->kind == FABRIC_OP_RECEIVE)
-                tri_fabric_received_locked(fabric, &entries[i]);
-            else
-                tri_fabric_sent_locked(
-                    fabric, tri_container_of(op, struct fabric_private, op),
-                    false);
-        }
-        if (n < 0 || fabric->rx.arrivals_len > 0)
+        if (fabric->rx.arrivals_len > 0)
             return;
+        if (!more) {
+            tri_fabric_look_locked(fabric);
+            return;
+        }
     }
 }
 
@@ -586,7 +597,10 @@ static unsigned fabric_poll(struct tri_carrier *carrier, unsigned budget)
 
     if (fabric->rx.arrivals_len == 0) {
         pthread_mutex_lock(&fabric->domain_lock);
-        completions_read_locked(fabric);
+        if (tri_unlikely(tri_fabric_is_worn(fabric)))
+            tri_fabric_renew_locked(fabric);
+        else
+            completions_read_locked(fabric);
         pthread_mutex_unlock(&fabric->domain_lock);
     }
 
@@ -607,11 +621,11 @@ static bool fabric_pending(struct tri_carrier *carrier, uint64_t *due_ns_p)
 {
     struct fabric *fabric = (struct fabric *)carrier;
     struct fid *fids[1] = { &fabric->cq->fid };
-    uint64_t line_due = tri_fabric_line_due(fabric);
-    uint64_t rx_due = tri_fabric_rx_due(fabric);
     bool pending;
 
-    *due_ns_p = line_due < rx_due ? line_due : rx_due;
+    *due_ns_p = tri_min(tri_fabric_line_due(fabric),
+                        tri_min(tri_fabric_rx_due(fabric),
+                                tri_fabric_renew_due(fabric)));
     if (fabric->rx.arrivals_len > 0 || is_due(*due_ns_p))
         return true;
     if (fabric->cq_fd < 0)

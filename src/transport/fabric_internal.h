@@ -6,6 +6,7 @@
  * The fabric carrier's own parts:
  *     fabric_provider.c  chooses provider and interface, says what is usable
  *     fabric_line.c      lines: sending, what poll tells of them, their end
+ *     fabric_renew.c     a new endpoint when the provider's has worn out
  *     fabric_rx.c        receive buffers, delivery
  *     fabric.c           opens, closes, polls; the ops table
  *
@@ -65,7 +66,10 @@ struct fabric_op {
 /* What a frame's carrier_private holds. */
 struct fabric_private {
     struct fabric_op op;
-    STAILQ_ENTRY(fabric_private) next;
+    union {
+        LIST_ENTRY(fabric_private) in_flight; /* libfabric has it */
+        STAILQ_ENTRY(fabric_private) next;    /* on `done` */
+    };
 };
 
 _Static_assert(sizeof(struct fabric_private) <=
@@ -141,6 +145,17 @@ struct fabric_rx {
     uint64_t post_at_ns; /* not before, after posting failed; 0: any time */
 };
 
+/* See fabric_renew.c. Poll's alone. */
+struct fabric_renew {
+    unsigned failed_max;    /* failed receives of one endpoint; 0: no renewal */
+    unsigned failed_len;    /* of this one */
+    unsigned deaf_len;      /* looks in a row that found it deaf */
+    bool has_received;      /* it has taken in a frame */
+    uint64_t look_at_ns;    /* the next look */
+    uint64_t not_before_ns; /* the next renewal */
+    uint64_t pause_ns;      /* between two */
+};
+
 struct fabric {
     struct tri_carrier base;
     struct tri_carrier_config config;
@@ -149,7 +164,7 @@ struct fabric {
     struct fid_domain *domain;
     struct fid_av *av;
     struct fid_cq *cq;
-    struct fid_ep *ep;
+    struct fid_ep *ep; /* NULL: could not be renewed yet */
     struct tri_address address;
     size_t provider_bytes; /* that it allocates, about */
     int cq_fd;             /* -1: the provider has no usable one */
@@ -159,9 +174,11 @@ struct fabric {
     struct fabric_known *known;
     size_t known_len, known_size;
     LIST_HEAD(, fabric_registration) registrations;
+    LIST_HEAD(, fabric_private) in_flight; /* of all lines */
 
     /* Poll's alone. */
     struct fabric_rx rx;
+    struct fabric_renew renew;
     struct fabric_done done; /* frames to be given back */
 
     struct tri_lock queue_lock;
@@ -182,6 +199,9 @@ int tri_fabric_choose(const char *provider, const char *interface,
 /* Sets the port to bind to. False: the provider's addresses have none. */
 bool tri_fabric_set_port(struct fi_info *info, uint16_t port);
 
+/* True for two socket addresses of one family and port. */
+bool tri_fabric_same_port(const void *a, const void *b);
+
 /* The address to bind to, without its port, as text for messages. */
 #define FABRIC_HOST_BYTES 48
 const char *tri_fabric_host(const struct fi_info *info,
@@ -192,6 +212,9 @@ bool tri_fabric_fd_usable(const struct fi_info *info);
 
 /* What the provider allocates by itself, about. */
 size_t tri_fabric_provider_bytes(const struct fi_info *info);
+
+/* Failed receives that one endpoint bears; 0: any number. */
+unsigned tri_fabric_failed_max(const struct fi_info *info);
 
 /* The largest frame that goes well with the provider. */
 size_t tri_fabric_frame_bytes_max(const struct fi_info *info);
@@ -208,6 +231,9 @@ void tri_fabric_disconnect(struct tri_line *line);
 /* A send has ended; under domain_lock, from poll. */
 void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_private *done,
                             bool failed);
+
+/* The endpoint is gone: all frames in flight have failed, all lines broke. */
+void tri_fabric_lines_broke_locked(struct fabric *fabric);
 
 /* Raises sent, broke and writable, frees disconnected lines. From poll. */
 void tri_fabric_line_events(struct fabric *fabric);
@@ -226,6 +252,9 @@ int tri_fabric_rx_post_locked(struct fabric *fabric);
 /* When posting would do something: 0 now, UINT64_MAX never. */
 uint64_t tri_fabric_rx_due(const struct fabric *fabric);
 
+/* The endpoint is gone: what was posted is ours again. */
+void tri_fabric_rx_take_back_locked(struct fabric *fabric);
+
 /* A receive has ended; under domain_lock, from poll. */
 void tri_fabric_received_locked(struct fabric *fabric,
                                 const struct fi_cq_data_entry *entry);
@@ -235,7 +264,39 @@ void tri_fabric_receive_failed_locked(struct fabric *fabric,
 /* Raises frame and garbage. From poll. Returns the frames delivered. */
 unsigned tri_fabric_deliver(struct fabric *fabric, unsigned budget);
 
+/* --- fabric_renew.c --- */
+
+void tri_fabric_renew_init(struct fabric *fabric);
+
+/* True when there should be a new endpoint. From poll. */
+bool tri_fabric_is_worn(const struct fabric *fabric);
+
+/* When it will be true without a call of poll: 0 now, UINT64_MAX never. */
+uint64_t tri_fabric_renew_due(const struct fabric *fabric);
+
+/* Closes the endpoint and opens another one at the same address; nothing that
+ * arrived waits for delivery. From poll. */
+void tri_fabric_renew_locked(struct fabric *fabric);
+
+/* Closes the endpoint, if there is one. */
+void tri_fabric_endpoint_close_locked(struct fabric *fabric);
+
+/* Poll read all completions, and nothing had arrived. */
+void tri_fabric_look_locked(struct fabric *fabric);
+
 /* --- fabric.c --- */
+
+/* Opens the endpoint at the port that `info` says. A libfabric code; not
+ * logged. */
+int tri_fabric_endpoint_open_locked(struct fabric *fabric);
+
+/* Opens a completion queue, with a descriptor if the provider has a usable
+ * one; else *fd_p is -1. A libfabric code; not logged. */
+int tri_fabric_cq_open_locked(struct fabric *fabric, struct fid_cq **cq_p,
+                              int *fd_p);
+
+/* Reads some completions. False: there was none. */
+bool tri_fabric_read_locked(struct fabric *fabric);
 
 /*
  * To be called before libfabric makes progress. Where a connection ends before
@@ -248,6 +309,9 @@ static inline void tri_fabric_errno_clear(void)
 {
     errno = 0;
 }
+
+/* fi_close; logs a failure. */
+void tri_fabric_fid_close(struct fid *fid);
 
 /*
  * Registers memory if the provider wants that (FI_MR_LOCAL); else, and on

@@ -14,7 +14,7 @@
  * the caller hears EFULL at once until the line's pause is over, and then
  * `writable`. Pauses grow with the time the line has been stalled.
  *
- * A line outlives its connections. When sends fail, those that were sent
+ * A line outlives its connections, and the endpoint. When sends fail, those that were sent
  * before the first failure was seen are failures of one connection: `broke` is
  * raised once for them all. The next send makes a connection anew.
  *
@@ -119,6 +119,10 @@ static bool line_send_locked(struct fabric *fabric, struct fabric_line *line,
 
     if (line->retry_at_ns != 0 && line->retry_at_ns > tri_now_ns())
         return false;
+    if (!fabric->ep) {
+        line_stalled_locked(fabric, line);
+        return false;
+    }
     private->op.kind = FABRIC_OP_SEND;
     private->op.failed = false;
     private->op.connection = line->connection;
@@ -126,6 +130,7 @@ static bool line_send_locked(struct fabric *fabric, struct fabric_line *line,
     rc = fi_send(fabric->ep, frame->data, frame->bytes, descriptor,
                  line->address, &private->op.context);
     if (rc == 0) {
+        LIST_INSERT_HEAD(&fabric->in_flight, private, in_flight);
         line->stalled_since_ns = 0;
         line_hurry_locked(fabric, line);
         return true;
@@ -192,7 +197,26 @@ void tri_fabric_sent_locked(struct fabric *fabric, struct fabric_private *done,
     if (failed && done->op.connection == line->connection)
         line_broke_locked(fabric, line);
     done->op.failed = failed;
+    LIST_REMOVE(done, in_flight);
     STAILQ_INSERT_TAIL(&fabric->done, done, next);
+}
+
+void tri_fabric_lines_broke_locked(struct fabric *fabric)
+{
+    struct fabric_private *private;
+    struct fabric_line *line;
+
+    while ((private = LIST_FIRST(&fabric->in_flight)) != NULL)
+        tri_fabric_sent_locked(fabric, private, true);
+    tri_lock_acquire(&fabric->queue_lock);
+    TAILQ_FOREACH(line, &fabric->lines, all) {
+        line->connection++;
+        if (line->is_broke || line->is_zombie)
+            continue;
+        line->is_broke = true;
+        TAILQ_INSERT_TAIL(&fabric->broke, line, broke);
+    }
+    tri_lock_release(&fabric->queue_lock);
 }
 
 void tri_fabric_disconnect(struct tri_line *base)

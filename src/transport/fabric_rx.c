@@ -79,6 +79,8 @@ static void arrival_add(struct fabric_rx *rx,
 void tri_fabric_received_locked(struct fabric *fabric,
                                 const struct fi_cq_data_entry *entry)
 {
+    fabric->renew.has_received = true;
+    fabric->renew.deaf_len = 0;
     arrival_add(&fabric->rx,
                 &(struct fabric_arrival){
                     .buffer = tri_container_of(entry->op_context,
@@ -92,6 +94,7 @@ void tri_fabric_receive_failed_locked(struct fabric *fabric,
                                       const struct fi_cq_err_entry *error)
 {
     tri_debug("fabric: receive: %s", fi_strerror(error->err));
+    fabric->renew.failed_len++;
     arrival_add(&fabric->rx,
                 &(struct fabric_arrival){
                     .buffer = tri_container_of(error->op_context,
@@ -160,7 +163,7 @@ uint64_t tri_fabric_rx_due(const struct fabric *fabric)
 int tri_fabric_rx_post_locked(struct fabric *fabric)
 {
     struct fabric_rx *rx = &fabric->rx;
-    int rc = 0;
+    int rc = fabric->ep ? 0 : TROUPE_EFULL;
 
     for (size_t i = 0; rc == 0 && i < FABRIC_RX_BUFFERS; i++) {
         struct fabric_rx_buffer *buffer = &rx->buffers[i];
@@ -174,6 +177,17 @@ int tri_fabric_rx_post_locked(struct fabric *fabric)
     }
     rx->post_at_ns = rc == 0 ? 0 : tri_now_ns() + POST_RETRY_NS;
     return rc == TROUPE_EFULL ? 0 : rc; /* a later poll tries again */
+}
+
+void tri_fabric_rx_take_back_locked(struct fabric *fabric)
+{
+    struct fabric_rx *rx = &fabric->rx;
+
+    for (size_t i = 0; i < FABRIC_RX_BUFFERS; i++)
+        if (rx->buffers[i].state == FABRIC_RX_POSTED)
+            rx->buffers[i].state = FABRIC_RX_FREE;
+    rx->posted_len = 0;
+    rx->post_at_ns = 0;
 }
 
 void tri_fabric_rx_fini(struct fabric *fabric)
