@@ -85,6 +85,7 @@ struct tri_peer {
     _Atomic uint32_t stopped_len; /* actors there that want nothing now */
     bool no_pull;          /* lock; the peer cannot read our memory */
     bool doomed;           /* lock; its process was found gone */
+    bool told_lost;        /* lock; what the channel holds was told of */
     struct tri_outbox outboxes[TRI_LANES];
     uint64_t exposures; /* lock; messages offered to be pulled */
     _Atomic uint64_t *_Atomic stopped; /* flow.c's; NULL before the first */
@@ -131,9 +132,9 @@ struct tri_link_events {
     void (*undelivered)(void *context, struct tri_peer *peer,
                         struct tri_message *message, int reason);
 
-    /* The peer died, and a TELL or ASK had been handed to the channel that is
-     * not known to have arrived; only its header is known. Before what was
-     * queued behind it is undelivered. */
+    /* The peer died, or the channel found it gone, and a TELL or ASK had been
+     * handed to the channel that is not known to have arrived; only its header
+     * is known. Before what was queued behind it is undelivered. */
     void (*lost)(void *context, struct tri_peer *peer,
                  const struct tri_record *record, int reason);
 

@@ -115,6 +115,7 @@ static void drop_channel_locked(struct tri_peer *peer)
     if (peer->channel != NULL)
         peer->transport->ops->disconnect(peer->channel);
     peer->channel = NULL;
+    peer->told_lost = false;
     for (int lane = 0; lane < TRI_LANES; lane++)
         peer->outboxes[lane].offset = 0;
 }
@@ -231,6 +232,61 @@ void tri_peer_header(const struct tri_message *message,
         return;
     left = (int32_t)(message->deadline_ms - tri_coarse_ms());
     record_p->value = left > 0 ? left : 0;
+}
+
+/* --- what goes with a channel --------------------------------------------- */
+
+/* The messages of which a channel's unread records are, lane by lane. */
+struct unread {
+    struct tri_peer *peer;
+    struct tri_record latest[TRI_LANES]; /* kind 0: none yet */
+};
+
+static void report_lost(struct unread *unread, enum tri_lane lane)
+{
+    struct tri_link_events *events = &unread->peer->link->config.events;
+    struct tri_record *record = &unread->latest[lane];
+
+    /* A PULL's message is still in its outbox. Nobody waits for the others. */
+    if (record->kind == TRI_TELL || record->kind == TRI_ASK)
+        events->lost(events->context, unread->peer, record, TROUPE_ENODE);
+}
+
+/* One letter a message: only the first of its records counts, which may be a
+ * MORE when the peer has read those before. */
+static void on_unread(void *context, const struct tri_record *record,
+                      const void *payload)
+{
+    struct unread *unread = context;
+    bool is_more = record->kind == TRI_MORE;
+    enum tri_lane lane = is_more ? tri_lane_of_more(record)
+                                 : tri_lane_of(record->kind);
+    struct tri_record *latest = &unread->latest[lane];
+
+    (void)payload;
+    if (is_more && latest->kind != 0)
+        return;
+    report_lost(unread, lane);
+    *latest = *record;
+    if (is_more && lane == TRI_LANE_DATA)
+        latest->kind = record->ask != 0 ? TRI_ASK : TRI_TELL;
+}
+
+static void report_unread_locked(struct tri_peer *peer)
+{
+    struct unread unread = { .peer = peer };
+
+    assert(tri_lock_is_held(&peer->lock));
+    if (peer->channel == NULL || peer->told_lost ||
+        peer->transport->ops->each_unread == NULL)
+        return;
+    peer->told_lost = true;
+    peer->transport->ops->each_unread(peer->channel, on_unread, &unread);
+    for (enum tri_lane lane = 0; lane < TRI_LANES; lane++)
+        /* The last one that is half sent will be undelivered. If none of its
+         * records is unread, nothing before it is. */
+        if (peer->outboxes[lane].offset == 0)
+            report_lost(&unread, lane);
 }
 
 static void drop_outboxes_locked(struct tri_peer *peer, int reason)
@@ -366,6 +422,8 @@ static void pump_locked(struct tri_peer *peer)
     }
     if (wrote || full != 0)
         flush_locked(peer);
+    if (rc == TROUPE_ENODE)
+        report_unread_locked(peer); /* now: before what was behind it */
     if (rc != 0)
         drop_outboxes_locked(peer, rc);
     tell_room_locked(peer);
@@ -614,57 +672,6 @@ void tri_peer_say_bye(struct tri_peer *peer)
 }
 
 /* --- death ---------------------------------------------------------------- */
-
-/* The messages of which a channel's unread records are, lane by lane. */
-struct unread {
-    struct tri_peer *peer;
-    struct tri_record latest[TRI_LANES]; /* kind 0: none yet */
-};
-
-static void report_lost(struct unread *unread, enum tri_lane lane)
-{
-    struct tri_link_events *events = &unread->peer->link->config.events;
-    struct tri_record *record = &unread->latest[lane];
-
-    /* A PULL's message is still in its outbox. Nobody waits for the others. */
-    if (record->kind == TRI_TELL || record->kind == TRI_ASK)
-        events->lost(events->context, unread->peer, record, TROUPE_ENODE);
-}
-
-/* One letter a message: only the first of its records counts, which may be a
- * MORE when the peer has read those before. */
-static void on_unread(void *context, const struct tri_record *record,
-                      const void *payload)
-{
-    struct unread *unread = context;
-    bool is_more = record->kind == TRI_MORE;
-    enum tri_lane lane = is_more ? tri_lane_of_more(record)
-                                 : tri_lane_of(record->kind);
-    struct tri_record *latest = &unread->latest[lane];
-
-    (void)payload;
-    if (is_more && latest->kind != 0)
-        return;
-    report_lost(unread, lane);
-    *latest = *record;
-    if (is_more && lane == TRI_LANE_DATA)
-        latest->kind = record->ask != 0 ? TRI_ASK : TRI_TELL;
-}
-
-static void report_unread_locked(struct tri_peer *peer)
-{
-    struct unread unread = { .peer = peer };
-
-    assert(tri_lock_is_held(&peer->lock));
-    if (peer->channel == NULL || peer->transport->ops->each_unread == NULL)
-        return;
-    peer->transport->ops->each_unread(peer->channel, on_unread, &unread);
-    for (enum tri_lane lane = 0; lane < TRI_LANES; lane++)
-        /* The last one that is half sent will be undelivered. If none of its
-         * records is unread, nothing before it is. */
-        if (peer->outboxes[lane].offset == 0)
-            report_lost(&unread, lane);
-}
 
 /*
  * What the dying peer had sent may still arrive; it is delivered. The channel

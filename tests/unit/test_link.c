@@ -745,6 +745,24 @@ static void test_kill_with_half_read(void **state)
     assert_int_equal(fixture->undelivered, 1);
 }
 
+/* The channel finds its peer gone before the link is told: nothing is told of
+ * twice, and in order. */
+static void test_gone_before_kill(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->fake.lanes[TRI_LANE_DATA].room = 3;
+    send_typed(fixture, TRI_TELL, 0, 10);
+    send_typed(fixture, TRI_TELL, 1, 4 * RECORD_BYTES);
+    fixture->fake.reserve_rc = TROUPE_ENODE;
+    fixture->fake.events.writable(&fixture->link, fixture->peer);
+    assert_string_equal(fixture->lost, "t0");
+    assert_int_equal(fixture->undelivered, 1);
+    tri_link_kill(fixture->peer);
+    assert_string_equal(fixture->lost, "t0");
+    assert_int_equal(fixture->undelivered, 1);
+}
+
 static void test_proof_kills(void **state)
 {
     struct fixture *fixture = *state;
@@ -1060,6 +1078,7 @@ int main(void)
         TEST(test_kill),
         TEST(test_kill_tells_of_unread),
         TEST(test_kill_with_half_read),
+        TEST(test_gone_before_kill),
         TEST(test_proof_kills),
         TEST(test_connect_fails),
         TEST(test_connect_finds_it_gone),
