@@ -137,6 +137,30 @@ bool tri_link_all_left(struct tri_link *link)
 
 /* --- polling -------------------------------------------------------------- */
 
+static bool has_mourning(struct tri_link *link)
+{
+    /* acquire: who sees the number finds the peers dead */
+    return tri_unlikely(atomic_load_explicit(&link->deaths,
+                                             memory_order_acquire) !=
+                        link->mourned);
+}
+
+/* Tells the transports of the dead. What has no channel, because we never sent
+ * to that peer, would otherwise stay. */
+static void mourn(struct tri_link *link)
+{
+    for (uint32_t i = 0; i < link->config.peers_len; i++) {
+        struct tri_peer *peer = &link->peers[i];
+
+        if (peer->link == NULL || peer->mourned || !tri_peer_is_dead(peer))
+            continue;
+        peer->mourned = true;
+        link->mourned++;
+        if (peer->transport->ops->resume != NULL)
+            peer->transport->ops->resume(peer->transport, peer);
+    }
+}
+
 unsigned tri_link_poll(struct tri_link *link, unsigned budget)
 {
     unsigned n = 0;
@@ -145,6 +169,8 @@ unsigned tri_link_poll(struct tri_link *link, unsigned budget)
     if (tri_unlikely(atomic_load_explicit(&link->flow_kicked,
                                           memory_order_relaxed)))
         tri_flow_run(link);
+    if (has_mourning(link))
+        mourn(link);
     for (uint32_t i = 0; i < link->transports_len; i++)
         n += link->transports[i]->ops->poll(link->transports[i], budget);
     tri_link_settle(link);
@@ -153,7 +179,7 @@ unsigned tri_link_poll(struct tri_link *link, unsigned budget)
 
 bool tri_link_pending(struct tri_link *link)
 {
-    if (tri_link_is_dirty(link) ||
+    if (tri_link_is_dirty(link) || has_mourning(link) ||
         atomic_load_explicit(&link->flow_kicked, memory_order_relaxed))
         return true;
     for (uint32_t i = 0; i < link->transports_len; i++)

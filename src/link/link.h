@@ -97,6 +97,7 @@ struct tri_peer {
                                   control; writer: poll lock */
     _Atomic uint32_t parked_len; /* messages */
     bool parking_full; /* data is not taken */
+    bool mourned; /* its transport knows of its death */
     struct tri_parking parking;
     struct tri_pulling pullings[TRI_LANES];
 } __attribute__((aligned(TRI_CACHE_LINE)));
@@ -169,6 +170,7 @@ struct tri_link {
     _Atomic uint32_t flow_kicked;   /* parked messages may have room */
     struct tri_peer *recent; /* poll lock; records of it are not counted yet */
     uint64_t recent_len;     /* so many */
+    uint32_t mourned;        /* poll lock; of `deaths`, those mourned */
     struct tri_refusals refusals;
 };
 

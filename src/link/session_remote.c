@@ -231,6 +231,18 @@ void tri_session_disconnect(struct tri_channel *channel)
     tri_session_remote_end((struct session_remote *)channel);
 }
 
+/* Nothing more of it is delivered. Poll lock held. */
+static void tell_ended(struct session_remote *remote)
+{
+    const struct tri_transport_events *events =
+        &remote->transport->config.events;
+    void *source = remote->source;
+
+    remote->source = NULL;
+    if (source && events->ended)
+        events->ended(events->context, source);
+}
+
 /*
  * From poll, so nobody else has a pointer to what is closing. Frames in flight
  * still name their remote, and the poll that ran at its end, as well as the
@@ -252,6 +264,7 @@ void tri_session_bury(struct session_transport *transport)
         bool gone;
 
         STAILQ_REMOVE_HEAD(&left, closing);
+        tell_ended(remote);
         pthread_mutex_lock(&remote->lock);
         gone = remote->in_flight_len == 0 &&
                atomic_load_explicit(&transport->polls, memory_order_relaxed) >=

@@ -163,9 +163,10 @@ void tri_session_resume(struct tri_transport *base, void *peer)
             if (remote->source == peer)
                 break;
     pthread_mutex_unlock(&transport->table_lock);
-    if (!remote || !remote->is_blocked)
+    if (!remote)
         return;
-    deliver_blocked(remote);
+    if (remote->is_blocked)
+        deliver_blocked(remote);
     touch(remote);
     tri_session_finish_touched(transport);
 }

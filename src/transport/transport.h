@@ -191,7 +191,9 @@ struct tri_transport_ops {
 
     /*
      * Raises `record` again for what it was not taken from. peer: as `accept`
-     * returned it. With the poll lock held, not from within an event.
+     * returned it. Also called once for a peer that died, which may have no
+     * channel: then `address` does not know it any more. With the poll lock
+     * held, not from within an event.
      */
     void (*resume)(struct tri_transport *transport, void *peer);
 
