@@ -284,6 +284,8 @@ void *tri_control_main(void *arg)
                 control.quiet_ticks++;
         }
         timeout_ms = timeout_of(&control, wake_ns, may_sleep);
+        if (timeout_ms != TICK_MS)
+            tri_pool_trim();
     }
     give_role_up(&control);
     tri_pool_thread_fini();

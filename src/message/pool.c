@@ -30,6 +30,7 @@ _Static_assert(sizeof(struct tri_message) + TRI_POOL_TINY_BYTES == 128,
 /* Large blocks kept for reuse: each class some, all together bounded. */
 #define LARGE_KEPT_LEN 8
 #define LARGE_KEPT_BYTES_MAX (256u * 1024 * 1024) /* two of 64 MiB and header */
+#define LARGE_KEPT_IDLE_BYTES (64u * 1024 * 1024)
 
 /* Full magazines of one class: chained through `ask` of their first block. */
 struct depot {
@@ -170,6 +171,18 @@ static bool drop_kept(void)
         }
     }
     return false;
+}
+
+void tri_pool_trim(void)
+{
+    bool more = true;
+
+    while (more) {
+        tri_lock_acquire(&pool.large_lock);
+        more = pool.kept_bytes > LARGE_KEPT_IDLE_BYTES;
+        tri_lock_release(&pool.large_lock);
+        more = more && drop_kept();
+    }
 }
 
 #if defined(TRI_SANITIZE_ADDRESS)

@@ -40,6 +40,10 @@ static inline void tri_message_give(struct tri_message *message);
 /* Hands this thread's magazines back. At a runtime thread's end. */
 void tri_pool_thread_fini(void);
 
+/* Gives back most of the large blocks that are kept for reuse: nothing has
+ * happened for a while. Any thread. */
+void tri_pool_trim(void);
+
 /* Bytes taken from the system for messages now. */
 size_t tri_pool_bytes(void);
 
