@@ -35,6 +35,7 @@ struct control {
     uint64_t turns_seen; /* of all workers */
     uint32_t quiet_ticks;
     uint64_t last_tick_ns;
+    struct tri_pool_trim trim;
 };
 
 void tri_control_kick(struct tri_scheduler *scheduler)
@@ -278,14 +279,13 @@ void *tri_control_main(void *arg)
         may_sleep = look_after_polling(&control, tick);
         if (tick) {
             control.last_tick_ns = now_ns;
-            if (rescue(scheduler) || !is_quiet(&control))
+            if (tri_pool_trim(&control.trim, now_ns) || rescue(scheduler) ||
+                !is_quiet(&control))
                 control.quiet_ticks = 0;
             else
                 control.quiet_ticks++;
         }
         timeout_ms = timeout_of(&control, wake_ns, may_sleep);
-        if (timeout_ms != TICK_MS)
-            tri_pool_trim();
     }
     give_role_up(&control);
     tri_pool_thread_fini();

@@ -30,7 +30,9 @@ _Static_assert(sizeof(struct tri_message) + TRI_POOL_TINY_BYTES == 128,
 /* Large blocks kept for reuse: each class some, all together bounded. */
 #define LARGE_KEPT_LEN 8
 #define LARGE_KEPT_BYTES_MAX (256u * 1024 * 1024) /* two of 64 MiB and header */
+/* What is kept when none was used for this time. */
 #define LARGE_KEPT_IDLE_BYTES (64u * 1024 * 1024)
+#define LARGE_KEPT_NS (500ull * 1000 * 1000)
 
 /* Full magazines of one class: chained through `ask` of their first block. */
 struct depot {
@@ -46,6 +48,7 @@ static struct {
     struct tri_message *kept[LARGE_SHIFT_MAX - LARGE_SHIFT_MIN + 1];
     uint32_t kept_len[LARGE_SHIFT_MAX - LARGE_SHIFT_MIN + 1];
     size_t kept_bytes;
+    uint64_t large_uses; /* blocks given back so far */
 } pool = { .bytes_max = SIZE_MAX };
 
 void tri_pool_init(size_t memory_bytes_max)
@@ -143,6 +146,7 @@ static void free_large(struct tri_message *message)
     bool kept = false;
 
     tri_lock_acquire(&pool.large_lock);
+    pool.large_uses++;
     if (pool.kept_len[i] < LARGE_KEPT_LEN &&
         pool.kept_bytes + bytes <= LARGE_KEPT_BYTES_MAX) {
         message->next = pool.kept[i];
@@ -173,16 +177,30 @@ static bool drop_kept(void)
     return false;
 }
 
-void tri_pool_trim(void)
+static bool has_too_much(uint64_t *uses_p)
 {
-    bool more = true;
+    bool more;
 
-    while (more) {
-        tri_lock_acquire(&pool.large_lock);
-        more = pool.kept_bytes > LARGE_KEPT_IDLE_BYTES;
-        tri_lock_release(&pool.large_lock);
-        more = more && drop_kept();
-    }
+    tri_lock_acquire(&pool.large_lock);
+    more = pool.kept_bytes > LARGE_KEPT_IDLE_BYTES;
+    *uses_p = pool.large_uses;
+    tri_lock_release(&pool.large_lock);
+    return more;
+}
+
+bool tri_pool_trim(struct tri_pool_trim *trim, uint64_t now_ns)
+{
+    uint64_t uses;
+
+    if (tri_likely(!has_too_much(&uses)))
+        return false;
+    if (uses != trim->uses)
+        *trim = (struct tri_pool_trim){ uses, now_ns };
+    if (now_ns - trim->since_ns < LARGE_KEPT_NS)
+        return true;
+    while (has_too_much(&uses) && drop_kept())
+        ;
+    return false;
 }
 
 #if defined(TRI_SANITIZE_ADDRESS)

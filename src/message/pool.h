@@ -40,9 +40,15 @@ static inline void tri_message_give(struct tri_message *message);
 /* Hands this thread's magazines back. At a runtime thread's end. */
 void tri_pool_thread_fini(void);
 
-/* Gives back most of the large blocks that are kept for reuse: nothing has
- * happened for a while. Any thread. */
-void tri_pool_trim(void);
+/* Gives back most of the large blocks that are kept for reuse when none has
+ * been used for a while. By one thread, again and again as long as it returns
+ * true. */
+struct tri_pool_trim {
+    uint64_t uses;
+    uint64_t since_ns;
+};
+
+bool tri_pool_trim(struct tri_pool_trim *trim, uint64_t now_ns);
 
 /* Bytes taken from the system for messages now. */
 size_t tri_pool_bytes(void);
