@@ -103,9 +103,7 @@ static void run_due(struct session_transport *transport)
         remote = take_active(transport);
         if (!remote)
             return;
-        pthread_mutex_lock(&remote->lock);
-        tri_session_pump_locked(remote, tri_now_ns());
-        pthread_mutex_unlock(&remote->lock);
+        tri_session_pump(remote);
     }
 }
 

@@ -165,6 +165,20 @@ tri_session_transport_of(struct tri_transport *transport)
     return tri_container_of(transport, struct session_transport, base);
 }
 
+/* How the job's frames are sealed, as the flags of a frame say it. */
+static inline uint8_t
+tri_session_flags(const struct session_transport *transport)
+{
+    switch (transport->config.seal) {
+    case TRI_SEAL_AUTH:
+        return TRI_FRAME_SEALED;
+    case TRI_SEAL_ENCRYPT:
+        return TRI_FRAME_SEALED | TRI_FRAME_ENCRYPTED;
+    default:
+        return 0;
+    }
+}
+
 /* --- session.c --------------------------------------------------------------- */
 
 /* Has poll look at the remote at that time. Any thread. */
@@ -197,7 +211,8 @@ void tri_session_each_unread(struct tri_channel *channel,
                                             const void *payload),
                              void *context);
 
-/* Hands to the carrier what is due. */
+/* Hands to the carrier what is due; the first takes the lock. */
+void tri_session_pump(struct session_remote *remote);
 void tri_session_pump_locked(struct session_remote *remote, uint64_t now_ns);
 
 /* The link may go on; takes the lanes that want. Without the lock. */

@@ -15,6 +15,13 @@
 
 #include "base/clock.h"
 
+static void garbage(struct session_transport *transport, const char *reason)
+{
+    const struct tri_transport_events *events = &transport->config.events;
+
+    events->garbage(events->context, reason);
+}
+
 /* --- frames that wait ------------------------------------------------------- */
 
 /* A copy of a frame, its records from `at` on. NULL: no memory. */
@@ -114,9 +121,7 @@ static void deliver_frame(struct session_remote *remote,
     if (held)
         STAILQ_INSERT_TAIL(&remote->blocked, held, next);
     else /* its sender takes it for delivered: at least it is counted */
-        remote->transport->config.events.garbage(
-            remote->transport->config.events.context,
-            "no memory for a frame that waits");
+        garbage(remote->transport, "no memory for a frame that waits");
 }
 
 /* Delivers what waits, until the link takes no more. */
@@ -141,9 +146,10 @@ static void deliver_held(struct session_remote *remote, enum tri_lane lane,
 {
     if (lane == TRI_LANE_DATA) {
         STAILQ_INSERT_TAIL(&remote->blocked, held, next);
-        if (!remote->is_blocked)
-            deliver_blocked(remote);
-        remote->is_blocked = !STAILQ_EMPTY(&remote->blocked);
+        if (remote->is_blocked)
+            return;
+        remote->is_blocked = true;
+        deliver_blocked(remote);
         return;
     }
     deliver_records(remote, lane, held->data, &held->at, &held->records);
@@ -172,13 +178,6 @@ void tri_session_resume(struct tri_transport *base, void *peer)
 }
 
 /* --- frames that arrive --------------------------------------------------------- */
-
-static void garbage(struct session_transport *transport, const char *reason)
-{
-    const struct tri_transport_events *events = &transport->config.events;
-
-    events->garbage(events->context, reason);
-}
 
 /* What is known of a frame's source. */
 struct origin {
@@ -232,7 +231,6 @@ static const char *check(struct session_transport *transport,
 {
     const struct tri_transport_config *config = &transport->config;
     const char *reason = tri_frame_decode(data, bytes, frame);
-    unsigned flags = config->seal == TRI_SEAL_NONE ? 0 : TRI_FRAME_SEALED;
     struct origin origin;
 
     if (reason)
@@ -241,9 +239,7 @@ static const char *check(struct session_transport *transport,
         return "a frame of another job";
     if (frame->destination != config->node)
         return "a frame for another node";
-    if (config->seal == TRI_SEAL_ENCRYPT)
-        flags |= TRI_FRAME_ENCRYPTED;
-    if (frame->flags != flags)
+    if (frame->flags != tri_session_flags(transport))
         return "a frame that is not sealed as the job's are";
     origin = origin_of(transport, frame->source);
     if (!origin.source)
@@ -357,9 +353,7 @@ void tri_session_finish_touched(struct session_transport *transport)
             tri_session_remote_end(remote);
             continue;
         }
-        pthread_mutex_lock(&remote->lock);
-        tri_session_pump_locked(remote, tri_now_ns());
-        pthread_mutex_unlock(&remote->lock);
+        tri_session_pump(remote);
         tri_session_tell_writable(remote);
     }
 }

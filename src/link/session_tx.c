@@ -33,18 +33,6 @@ static size_t tag_bytes(const struct session_remote *remote)
 
 /* --- handing frames to the carrier ---------------------------------------- */
 
-static uint8_t flags_of(const struct session_remote *remote)
-{
-    switch (remote->transport->config.seal) {
-    case TRI_SEAL_AUTH:
-        return TRI_FRAME_SEALED;
-    case TRI_SEAL_ENCRYPT:
-        return TRI_FRAME_SEALED | TRI_FRAME_ENCRYPTED;
-    default:
-        return 0;
-    }
-}
-
 /* Makes the frame's bytes final. Errors: ESYSTEM. */
 static int seal_locked(struct session_remote *remote,
                        struct session_buffer *buffer, struct tri_frame *frame)
@@ -53,7 +41,7 @@ static int seal_locked(struct session_remote *remote,
     size_t body_bytes = buffer->bytes - TRI_FRAME_HEADER_BYTES;
 
     frame->version = remote->version;
-    frame->flags = flags_of(remote);
+    frame->flags = tri_session_flags(remote->transport);
     frame->records = buffer->records;
     frame->bytes = (uint32_t)(buffer->bytes + tag_bytes(remote));
     frame->source = config->node;
@@ -75,14 +63,10 @@ static bool hand_locked(struct session_remote *remote,
                         const struct tri_session_out *out, uint64_t now_ns)
 {
     struct tri_line *line = remote->line;
-    struct tri_frame frame = { .kind = TRI_FRAME_DATA, .lane = buffer->lane };
+    struct tri_frame frame = { .kind = 0 };
     bool is_new = !buffer->is_sealed;
 
     if (is_new) {
-        if (out->stored)
-            frame.number = out->stored->number;
-        else
-            frame.lane = 0;
         tri_session_fill(&remote->core, out, &frame);
         if (seal_locked(remote, buffer, &frame) != 0) {
             tri_error("a frame could not be sealed");
@@ -131,6 +115,13 @@ void tri_session_pump_locked(struct session_remote *remote, uint64_t now_ns)
     }
     if (!remote->is_ended && !remote->is_stuck)
         tri_session_schedule(remote, tri_session_due_ns(&remote->core));
+}
+
+void tri_session_pump(struct session_remote *remote)
+{
+    pthread_mutex_lock(&remote->lock);
+    tri_session_pump_locked(remote, tri_now_ns());
+    pthread_mutex_unlock(&remote->lock);
 }
 
 /* --- the link's calls ------------------------------------------------------ */
