@@ -37,6 +37,7 @@ enum {
     LARGE_BYTES = TRI_FRAME_BYTES_MAX + 8192,
     FLOW_RECORDS = 2000,
     SOON_MS = 20000,
+    COMPLETION_MS = 500,
 };
 
 /* --- plain connections --------------------------------------------------- */
@@ -85,6 +86,7 @@ struct client {
     struct fid_cq *cq;
     struct fid_ep *ep;
     fi_addr_t ends[ENDS];
+    unsigned sent_len;
 };
 
 static void must(ssize_t rc, const char *what)
@@ -134,25 +136,31 @@ static void client_open(struct client *client, struct flood_board *board)
     }
 }
 
-/* Sends, and waits until it has left. */
+/* Sends, and waits a while until it has left: the send of a connection that
+ * ends in the middle may never complete, and is still libfabric's then. */
 static void client_send(struct client *client, unsigned end, const void *data,
                         size_t bytes)
 {
-    struct fi_context2 context;
+    static struct fi_context2 contexts[MESSAGES];
+    struct fi_context2 *context = &contexts[client->sent_len++];
     struct fi_cq_entry entry;
     uint64_t until = tri_deadline_ns(SOON_MS);
     ssize_t rc;
 
     while ((rc = fi_send(client->ep, data, bytes, NULL, client->ends[end],
-                         &context)) == -FI_EAGAIN &&
+                         context)) == -FI_EAGAIN &&
            tri_now_ns() < until) {
         fi_cq_read(client->cq, NULL, 0);
         flood_nap();
     }
     must(rc, "fi_send");
+    until = tri_deadline_ns(COMPLETION_MS);
     while ((rc = fi_cq_read(client->cq, &entry, 1)) == -FI_EAGAIN &&
            tri_now_ns() < until)
         ;
+    if (rc == -FI_EAGAIN)
+        fprintf(stderr, "stranger: message %u did not complete\n",
+                client->sent_len);
     if (rc == -FI_EAVAIL) {
         struct fi_cq_err_entry error = { 0 };
 
