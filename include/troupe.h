@@ -10,6 +10,7 @@
  *     troupe/types.h     refs, tokens
  *     troupe/node.h      start, stop, options, serving
  *     troupe/actor.h     spawn, stop, find
+ *     troupe/member.h    members: who is there, who died, where to put actors
  *     troupe/message.h   tell, ask, reply, untyped
  *     troupe/protocol.h  typed protocols: start reading here
  *     troupe/mpi.h       what needs <mpi.h>; not included by this file
@@ -17,6 +18,7 @@
 
 #include <troupe/actor.h>
 #include <troupe/error.h>
+#include <troupe/member.h>
 #include <troupe/message.h>
 #include <troupe/node.h>
 #include <troupe/protocol.h>

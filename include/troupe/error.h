@@ -32,7 +32,15 @@
     X(TROUPE_EPROTO, -19, "malformed or foreign data was received")           \
     X(TROUPE_ESYSTEM, -20, "an operating system call failed")                 \
     X(TROUPE_EADDRESS, -21, "the actor address is malformed")                 \
-    X(TROUPE_ECANCELED, -22, "the operation was cancelled")
+    X(TROUPE_ECANCELED, -22, "the operation was cancelled")                   \
+    X(TROUPE_ECLASS, -23, "the node's program has no such actor class")       \
+    X(TROUPE_ELINKED, -24, "an actor linked to this one failed")              \
+    X(TROUPE_ENONODE, -25, "no such member")                                  \
+    X(TROUPE_ENOSEED, -26, "no seed answered")                                \
+    X(TROUPE_EKEY, -27, "the others have another key or security")            \
+    X(TROUPE_EVERSION, -28, "the others run another version of troupe")       \
+    X(TROUPE_ECLUSTER, -29, "the seed belongs to another cluster")            \
+    X(TROUPE_EEXCLUDED, -30, "the others hold this node for dead")
 
 enum {
 #define X(name, value, text) name = (value),
