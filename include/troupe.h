@@ -9,9 +9,10 @@
  *     troupe/error.h     error codes
  *     troupe/types.h     refs, tokens
  *     troupe/node.h      start, stop, options, serving
- *     troupe/actor.h     spawn, stop, find
+ *     troupe/actor.h     spawn, stop
  *     troupe/member.h    members: who is there, who died, where to put actors
  *     troupe/message.h   tell, ask, reply, untyped
+ *     troupe/name.h      names and addresses: finding actors
  *     troupe/protocol.h  typed protocols: start reading here
  *     troupe/mpi.h       what needs <mpi.h>; not included by this file
  */
@@ -20,6 +21,7 @@
 #include <troupe/error.h>
 #include <troupe/member.h>
 #include <troupe/message.h>
+#include <troupe/name.h>
 #include <troupe/node.h>
 #include <troupe/protocol.h>
 #include <troupe/types.h>

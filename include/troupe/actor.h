@@ -99,22 +99,6 @@ troupe_ref_t troupe_self_ref(const troupe_self_t *self);
 void *troupe_self_state(const troupe_self_t *self);
 troupe_t *troupe_self_node(const troupe_self_t *self);
 
-/*
- * Finds an actor by its address, waiting for the name to appear.
- *     actor://rank.N/name    the actor of that name on rank N
- *     actor://localhost/name the same on this node
- * name: 1 to 63 of [A-Za-z0-9_.-] and '/'.
- * protocol: what it must understand; NULL: anything.
- * Context: any thread of the program; in a handler only for names of its own
- * node, and then without waiting (others: ECONTEXT). Blocking: up to timeout_ms.
- * Errors: EADDRESS, ENODE (no such rank, or it died), ENONAME (the deadline
- * passed and nobody has it), ETYPE (it speaks another protocol, or another
- * layout of the same one).
- */
-int troupe_resolve(troupe_from_t from, const char *address,
-                   troupe_protocol_t *protocol, int timeout_ms,
-                   troupe_ref_t *ref_p);
-
 #ifdef __cplusplus
 }
 #endif

@@ -59,6 +59,7 @@
  */
 
 #include <troupe/actor.h>
+#include <troupe/name.h>
 
 /*
  * A misspelt message is a call of an undeclared function and a handler for

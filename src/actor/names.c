@@ -43,18 +43,38 @@ void tri_names_fini(struct tri_names *names)
     pthread_mutex_destroy(&names->mutex);
 }
 
+bool tri_name_has_char(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+           (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-' ||
+           c == '/';
+}
+
+int tri_name_check(const char *text, size_t len, size_t *position_p,
+                   const char **reason_p)
+{
+    size_t i = 0;
+
+    while (i < len && i < TRI_NAME_LEN_MAX && tri_name_has_char(text[i]))
+        i++;
+    if (len > 0 && i == len)
+        return 0;
+    *position_p = i;
+    if (len == 0)
+        *reason_p = "a name is missing";
+    else if (i == TRI_NAME_LEN_MAX)
+        *reason_p = "a name has at most 255 bytes";
+    else
+        *reason_p = "a name consists of A-Z a-z 0-9 _ . - /";
+    return TROUPE_EINVAL;
+}
+
 bool tri_name_is_valid(const char *text, size_t len)
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                  "abcdefghijklmnopqrstuvwxyz"
-                                  "0123456789_.-/";
+    size_t position;
+    const char *reason;
 
-    if (len == 0 || len > TRI_NAME_LEN_MAX)
-        return false;
-    for (size_t i = 0; i < len; i++)
-        if (text[i] == '\0' || strchr(allowed, text[i]) == NULL)
-            return false;
-    return true;
+    return tri_name_check(text, len, &position, &reason) == 0;
 }
 
 static struct tri_name **bucket_locked(struct tri_names *names,
@@ -131,7 +151,8 @@ int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
                   troupe_ref_t ref, struct tri_name **name_p,
                   struct tri_lookup **answered_p)
 {
-    struct tri_name *name = calloc(1, sizeof(*name));
+    size_t text_bytes = strlen(text) + 1;
+    struct tri_name *name = malloc(sizeof(*name) + text_bytes);
     struct tri_name **bucket;
     int rc = 0;
 
@@ -139,7 +160,7 @@ int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
         return TROUPE_ENOMEM;
     name->protocol = protocol;
     name->ref = ref;
-    strncpy(name->text, text, TRI_NAME_LEN_MAX);
+    memcpy(name->text, text, text_bytes);
     pthread_mutex_lock(&names->mutex);
     if (find_locked(names, text) != NULL) {
         rc = TROUPE_EEXIST;

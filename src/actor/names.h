@@ -13,7 +13,7 @@
 
 #include "base/base.h"
 
-#define TRI_NAME_LEN_MAX 63u
+#define TRI_NAME_LEN_MAX 255u
 /* Lookups that wait for names to appear, at one node. */
 #define TRI_LOOKUPS_MAX 4096u
 
@@ -21,7 +21,7 @@ struct tri_name {
     struct tri_name *next;
     uint32_t protocol; /* hash */
     troupe_ref_t ref;
-    char text[TRI_NAME_LEN_MAX + 1];
+    char text[]; /* ends in a zero */
 };
 
 /* A lookup that waits: an ask to be answered. */
@@ -47,7 +47,17 @@ struct tri_names {
 int tri_names_init(struct tri_names *names);
 void tri_names_fini(struct tri_names *names);
 
-/* True for 1 to 63 of the characters that a name may have. */
+/* True for the characters that a name may have. */
+bool tri_name_has_char(char c);
+
+/*
+ * A name is 1 to TRI_NAME_LEN_MAX of these characters. What is wrong with
+ * another text is told: where, and in words (static).
+ * Errors: EINVAL.
+ */
+int tri_name_check(const char *text, size_t len, size_t *position_p,
+                   const char **reason_p);
+
 bool tri_name_is_valid(const char *text, size_t len);
 
 /*

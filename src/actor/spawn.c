@@ -6,7 +6,20 @@
 #include <string.h>
 
 #include "actor/runtime.h"
+#include "base/log.h"
 #include "message/type.h"
+
+static int check_name(const char *name)
+{
+    size_t position;
+    const char *reason;
+    int rc = tri_name_check(name, strlen(name), &position, &reason);
+
+    if (rc != 0)
+        tri_error("an actor's name is not valid at byte %zu: %s", position,
+                  reason);
+    return rc;
+}
 
 static int check_options(const struct tri_runtime *runtime,
                          const troupe_class_t *actor_class,
@@ -18,8 +31,7 @@ static int check_options(const struct tri_runtime *runtime,
     if (options->mailbox_len_max > TRI_MAILBOX_LEN_MAX ||
         options->overflow > TROUPE_DEAD_LETTER)
         return TROUPE_EINVAL;
-    if (options->name != NULL &&
-        !tri_name_is_valid(options->name, strlen(options->name)))
+    if (options->name != NULL && check_name(options->name) != 0)
         return TROUPE_EINVAL;
     return atomic_load_explicit(&runtime->stopping, memory_order_relaxed)
                ? TROUPE_ESTOPPING

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The public calls about the node: who, how many, serving, finding. */
+/* The public calls about the node: who, how many, serving. */
 
 #include "actor/runtime.h"
 #include "base/clock.h"
 #include "message/pool.h"
-#include "message/type.h"
-#include "node/address.h"
 #include "node/node.h"
 
 static struct tri_runtime *runtime_of(troupe_from_t from)
@@ -107,45 +105,6 @@ void troupe_wake(troupe_from_t from)
         (atomic_load_explicit(&scheduler->idle, memory_order_relaxed) >>
          guest->index) & 1)
         tri_worker_wake(guest);
-}
-
-/* --- finding -------------------------------------------------------------- */
-
-static uint64_t node_of_rank(const struct tri_runtime *runtime, int rank)
-{
-    if (rank == -1 || rank == runtime->rank)
-        return runtime->node;
-    return rank < runtime->size ? runtime->link.peers[rank].node : 0;
-}
-
-int troupe_resolve(troupe_from_t from, const char *address,
-                   troupe_protocol_t *protocol, int timeout_ms,
-                   troupe_ref_t *ref_p)
-{
-    troupe_self_t *self;
-    struct tri_runtime *runtime = tri_runtime_of(from, &self);
-    uint32_t hash = protocol != NULL ? tri_protocol_hash(protocol) : 0;
-    const char *name;
-    size_t name_len;
-    uint64_t node;
-    int rank, rc;
-
-    if (runtime == NULL || address == NULL || ref_p == NULL || timeout_ms < 0)
-        return TROUPE_EINVAL;
-    rc = tri_address_parse(address, &rank, &name, &name_len);
-    if (rc != 0)
-        return rc;
-    node = node_of_rank(runtime, rank);
-    if (node == 0)
-        return TROUPE_ENODE;
-    if (tri_worker_current() != NULL)
-        return node == runtime->node
-                   ? tri_names_find(&runtime->names, name, hash, ref_p)
-                   : TROUPE_ECONTEXT;
-    return tri_ask_name(runtime, node, name, name_len, hash,
-                        timeout_ms > 0 ? (uint32_t)timeout_ms
-                                       : runtime->options.ask_timeout_ms,
-                        ref_p);
 }
 
 /* --- looking -------------------------------------------------------------- */

@@ -45,10 +45,10 @@ static struct tri_name *add(struct tri_names *names, const char *text,
 
 static void test_valid(void **state)
 {
-    static const char longest[] = "0123456789012345678901234567890123456789"
-                                  "01234567890123456789012x";
+    char longest[TRI_NAME_LEN_MAX + 1];
+
     (void)state;
-    assert_int_equal(strlen(longest), TRI_NAME_LEN_MAX + 1);
+    memset(longest, 'x', sizeof(longest));
     assert_true(tri_name_is_valid("a", 1));
     assert_true(tri_name_is_valid("A-z_0.9/x", 9));
     assert_true(tri_name_is_valid(longest, TRI_NAME_LEN_MAX));
