@@ -5,6 +5,7 @@
  * compute and the program's own thread sits in MPI. It
  *   - handles the transports' slow events: connections, deaths;
  *   - ends asks that are past their deadline;
+ *   - runs membership, and what is built on it (runtime->control_run);
  *   - while the node is active, looks around every millisecond: it hands the
  *     poll role to a parked worker when nobody has it, takes it when there is
  *     none, and frees a runnable actor from behind a handler that computes.
@@ -35,6 +36,7 @@ struct control {
     uint64_t turns_seen; /* of all workers */
     uint32_t quiet_ticks;
     uint64_t last_tick_ns;
+    bool hook_has_more; /* than it did at once */
     struct tri_pool_trim trim;
 };
 
@@ -226,6 +228,8 @@ static int timeout_of(struct control *control, uint64_t wake_ns, bool may_sleep)
 {
     struct tri_scheduler *scheduler = control->scheduler;
 
+    if (control->hook_has_more)
+        return 0;
     if (!may_sleep || control->quiet_ticks < QUIET_TICKS)
         return TICK_MS;
     atomic_store_explicit(&scheduler->control_deep, 1, memory_order_relaxed);
@@ -242,6 +246,29 @@ static int timeout_of(struct control *control, uint64_t wake_ns, bool may_sleep)
                                    memory_order_relaxed));
     return wake_ns == TRI_NS_NEVER ? -1
                                    : (int)tri_ms_left(wake_ns, tri_now_ns());
+}
+
+static bool is_ready(int fd, const struct epoll_event *events, int len)
+{
+    for (int i = 0; i < len; i++)
+        if (events[i].data.fd == fd)
+            return true;
+    return false;
+}
+
+/* Membership. Returns when it wants to be called again. */
+static uint64_t run_hook(struct control *control, uint64_t now_ns,
+                         const struct epoll_event *events, int len)
+{
+    struct tri_runtime *runtime = control->scheduler->runtime;
+    uint64_t due_ns;
+
+    if (runtime->control_run == NULL)
+        return TRI_NS_NEVER;
+    due_ns = runtime->control_run(runtime, now_ns,
+                                  is_ready(runtime->control_fd, events, len));
+    control->hook_has_more = due_ns <= now_ns;
+    return due_ns;
 }
 
 static void handle_events(struct control *control)
@@ -267,15 +294,18 @@ void *tri_control_main(void *arg)
     while (!atomic_load_explicit(&scheduler->stop, memory_order_relaxed)) {
         uint64_t now_ns, wake_ns;
         bool tick, may_sleep;
+        int events_len = epoll_wait(scheduler->control_fd, events, EVENTS_LEN,
+                                    timeout_ms);
 
-        epoll_wait(scheduler->control_fd, events, EVENTS_LEN, timeout_ms);
         atomic_store_explicit(&scheduler->control_deep, 0,
                               memory_order_relaxed);
         disarm(&control);
         now_ns = tri_now_ns();
         tick = now_ns - control.last_tick_ns >= TICK_MS * TRI_NS_PER_MS;
         handle_events(&control);
-        wake_ns = tri_asks_expire(&scheduler->runtime->asks, now_ns);
+        wake_ns = run_hook(&control, now_ns, events, events_len);
+        wake_ns = tri_min(wake_ns, tri_asks_expire(&scheduler->runtime->asks,
+                                                   now_ns));
         may_sleep = look_after_polling(&control, tick);
         if (tick) {
             control.last_tick_ns = now_ns;

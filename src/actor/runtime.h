@@ -20,6 +20,9 @@
 #include "link/link.h"
 #include "os/bell.h"
 
+struct tri_member;
+struct tri_roster;
+
 /* Tells a node from a running actor behind a troupe_from_t. */
 enum tri_context_kind {
     TRI_CONTEXT_NODE = 0x74726e6f,
@@ -67,6 +70,15 @@ struct tri_runtime {
      * again soon. NULL: none. For requests that can only be tested. */
     bool (*wait_hook)(struct tri_runtime *runtime);
     struct tri_requests *requests; /* src/mpi's; NULL: none */
+    /* What else runs on the control thread: src/member, which is above. Called
+     * when control_fd gets readable (`ready`), when the time has come that it
+     * returned last, and after tri_control_kick; any other time is cheap, too.
+     * Must not block. NULL: nothing. */
+    uint64_t (*control_run)(struct tri_runtime *runtime, uint64_t now_ns,
+                            bool ready);
+    int control_fd;
+    struct tri_member *member;
+    struct tri_roster *roster;
     pthread_t starter; /* the thread that started the node */
 };
 

@@ -496,6 +496,8 @@ static int open_fds(struct tri_scheduler *scheduler, struct tri_runtime *runtime
             rc = add_fd(scheduler->control_fd,
                         transport->ops->control_fd(transport));
     }
+    if (rc == 0 && runtime->control_run != NULL)
+        rc = add_fd(scheduler->control_fd, runtime->control_fd);
     return rc;
 }
 

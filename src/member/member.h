@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_MEMBER_H
+#define TRI_MEMBER_H
+
+/*
+ * The membership driver: gives the pure core (member/swim_core.h) a socket, a
+ * clock and evidence, and does what it says: sends datagrams, makes peers of
+ * the link for nodes that join, ends those of nodes that died or left, and
+ * tells the roster, the log and its clients.
+ *
+ * All of it runs on the control thread (runtime->control_run), with no lock
+ * held, but for what says otherwise. Nothing here blocks. A node that is alone
+ * and cannot be joined has a driver without a socket.
+ */
+
+#include "member/card.h"
+#include "member/packet.h"
+#include "member/swim_core.h"
+
+struct tri_member;
+struct tri_runtime;
+
+/*
+ * A layer that lives on membership (names, traits): its datagrams travel
+ * authenticated, its clock is the control thread. All calls come from the
+ * control thread, one at a time, but the first ones: attaching calls
+ * `changed`, before UNKNOWN, for each member that is known by then, the own
+ * node included. Any may be NULL.
+ */
+struct tri_member_client {
+    void *context;
+    uint8_t kind; /* of its datagrams: TRI_PACKET_REGISTRY, … */
+
+    /* A member's state is another now; UNKNOWN before: it joined. The roster
+     * and the link know already. */
+    void (*changed)(void *context, const struct tri_swim_change *change,
+                    uint64_t now_ns);
+
+    /* A datagram of this kind by `node`, a member that is not known to be dead
+     * or to have left; new, and with a good tag. */
+    void (*received)(void *context, uint64_t node, const unsigned char *body,
+                     size_t bytes, uint64_t now_ns);
+
+    /* Time has come. Returns when it wants to be called again; UINT64_MAX: not
+     * by time. */
+    uint64_t (*tick)(void *context, uint64_t now_ns);
+};
+
+#define TRI_MEMBER_CLIENTS_MAX 4
+
+/*
+ * Before the threads start. Errors: ELIMIT.
+ * Context: the starting thread.
+ */
+int tri_member_attach(struct tri_member *member,
+                      const struct tri_member_client *client);
+
+/*
+ * Sends a datagram of a client's kind to a member; lost datagrams are the
+ * client's business. Context: control thread, in a client's call.
+ * Errors: ENODE (not a living member), ETOOBIG (above TRI_PACKET_BODY_MAX),
+ * ESYSTEM.
+ */
+int tri_member_send(struct tri_member *member, uint8_t kind, uint64_t node,
+                    const void *body, size_t bytes);
+
+static inline int tri_member_send_registry(struct tri_member *member,
+                                           uint64_t node, const void *body,
+                                           size_t bytes)
+{
+    return tri_member_send(member, TRI_PACKET_REGISTRY, node, body, bytes);
+}
+
+/* A living member, not this node, at random; 0: there is none. Context:
+ * control thread. */
+uint64_t tri_member_random(struct tri_member *member);
+
+/* How many members are alive or suspected, this node included. Context:
+ * control thread, and the starting thread before the threads start. */
+uint32_t tri_member_alive_len(const struct tri_member *member);
+
+/* Has the clients' ticks called soon. Any thread. */
+void tri_member_kick(struct tri_member *member);
+
+#endif
