@@ -13,12 +13,30 @@
 extern "C" {
 #endif
 
-/* Indexes beside a protocol's own, for the life of an actor. */
+/*
+ * Indexes beside a protocol's own: the life of an actor, and what others tell
+ * it. A class that has no handler for one of the latter returns TROUPE_ETYPE.
+ */
 enum {
     TROUPE_ON_START = 0xfff0,       /* before the first message */
     TROUPE_ON_STOP = 0xfff1,        /* message: const int *reason */
     TROUPE_ON_UNDELIVERED = 0xfff2, /* message: troupe_dead_letter_t */
+    TROUPE_ON_DOWN = 0xfff3,        /* message: troupe_down_t */
+    TROUPE_ON_MEMBER = 0xfff4,      /* message: troupe_member_event_t */
+    TROUPE_ON_NAME = 0xfff5,        /* message: troupe_name_event_t */
 };
+
+/* Names one monitor of an actor; never 0. */
+typedef uint64_t troupe_monitor_t;
+
+/* What on_down is told: an actor, or a node, is no more. */
+typedef struct troupe_down {
+    troupe_monitor_t monitor; /* 0: a link */
+    troupe_ref_t ref;         /* the actor; slot 0: the node */
+    uint64_t node;            /* its node */
+    int reason;               /* 0: it stopped; else why it ended */
+    uint32_t reserved;
+} troupe_down_t;
 
 /*
  * What actors of one kind do, made by TROUPE_ACTOR. `receive` runs the

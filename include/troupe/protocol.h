@@ -53,6 +53,10 @@
  *     void on_stop(self, state, int reason)          0: stopped, else failed;
  *                                            nobody finds the actor any more
  *     int  on_undelivered(self, state, const troupe_dead_letter_t *)
+ *     int  on_down(self, state, const troupe_down_t *)
+ *                                            what it watches ended
+ *     int  on_member(self, state, const troupe_member_event_t *)
+ *     int  on_name(self, state, const troupe_name_event_t *)
  * TROUPE_ACTOR_AS(name, protocol, state, …) defines a second kind of actor
  * for the same protocol. A message whose handler is left out is answered with
  * TROUPE_ETYPE.
@@ -311,6 +315,12 @@
             void (*on_stop)(troupe_self_t *, troupe_state_t_ *, int reason);  \
             int (*on_undelivered)(troupe_self_t *, troupe_state_t_ *,         \
                                   const troupe_dead_letter_t *);              \
+            int (*on_down)(troupe_self_t *, troupe_state_t_ *,                \
+                           const troupe_down_t *);                            \
+            int (*on_member)(troupe_self_t *, troupe_state_t_ *,              \
+                             const troupe_member_event_t *);                  \
+            int (*on_name)(troupe_self_t *, troupe_state_t_ *,                \
+                           const troupe_name_event_t *);                      \
             protocol##_messages(TROUPE_SLOT_TELL_, TROUPE_SLOT_ASK_)          \
         } troupe_handlers_ = { __VA_ARGS__ };                                 \
         switch (index) {                                                      \
@@ -331,6 +341,24 @@
                              self, (troupe_state_t_ *)state,                  \
                              (const troupe_dead_letter_t *)content)           \
                        : 0;                                                   \
+        case TROUPE_ON_DOWN:                                                  \
+            return troupe_handlers_.on_down                                   \
+                       ? troupe_handlers_.on_down(                            \
+                             self, (troupe_state_t_ *)state,                  \
+                             (const troupe_down_t *)content)                  \
+                       : TROUPE_ETYPE;                                        \
+        case TROUPE_ON_MEMBER:                                                \
+            return troupe_handlers_.on_member                                 \
+                       ? troupe_handlers_.on_member(                          \
+                             self, (troupe_state_t_ *)state,                  \
+                             (const troupe_member_event_t *)content)          \
+                       : TROUPE_ETYPE;                                        \
+        case TROUPE_ON_NAME:                                                  \
+            return troupe_handlers_.on_name                                   \
+                       ? troupe_handlers_.on_name(                            \
+                             self, (troupe_state_t_ *)state,                  \
+                             (const troupe_name_event_t *)content)            \
+                       : TROUPE_ETYPE;                                        \
         default:                                                              \
             return TROUPE_ETYPE;                                              \
         }                                                                     \

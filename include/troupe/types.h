@@ -70,6 +70,10 @@ typedef struct troupe_token {
     uint16_t reserved;
 } troupe_token_t;
 
+/* What on_member and on_name are told: see troupe/member.h, troupe/name.h. */
+typedef struct troupe_member_event troupe_member_event_t;
+typedef struct troupe_name_event troupe_name_event_t;
+
 #ifdef __cplusplus
 }
 #endif

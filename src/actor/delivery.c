@@ -29,6 +29,29 @@ int tri_deliver(struct tri_runtime *runtime, struct tri_message *message,
                : TROUPE_ENOACTOR;
 }
 
+int tri_actor_event(struct tri_runtime *runtime, uint32_t slot,
+                    uint32_t generation, unsigned index, const void *payload,
+                    size_t bytes)
+{
+    struct tri_message *message = tri_message_alloc(bytes);
+    int rc;
+
+    assert(index >= TROUPE_ON_DOWN && index <= UINT16_MAX);
+    if (message == NULL)
+        return TROUPE_ENOMEM;
+    message->kind = TRI_EVENT;
+    message->index = (uint16_t)index;
+    message->slot = slot;
+    message->generation = generation;
+    message->sender.node = runtime->node;
+    if (bytes > 0)
+        memcpy(message->payload, payload, bytes);
+    rc = tri_deliver(runtime, message, false);
+    if (rc != 0)
+        tri_message_free(message);
+    return rc;
+}
+
 /* --- what could not be delivered ------------------------------------------ */
 
 static void tell_sender(struct tri_runtime *runtime,

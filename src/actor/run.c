@@ -217,6 +217,11 @@ static int handle(struct troupe_self *self, struct tri_message *message)
     case TRI_UNDELIVERED:
         rc = receive(self, TROUPE_ON_UNDELIVERED, message->payload);
         break;
+    case TRI_EVENT:
+        rc = receive(self, message->index, message->payload);
+        if (rc == TROUPE_ETYPE)
+            rc = 0; /* it has no handler */
+        break;
     default: /* TRI_STOP */
         rc = 0;
         actor->stopping = true;

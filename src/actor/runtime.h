@@ -172,6 +172,17 @@ int tri_answer(struct tri_runtime *runtime, uint64_t node, uint64_t ask,
 void tri_dead_letter(struct tri_runtime *runtime,
                      const troupe_dead_letter_t *letter);
 
+/*
+ * Tells an actor of this node of an event: its handler `index`, one of
+ * TROUPE_ON_…, gets a copy of the payload, in the order of these calls. A full
+ * mailbox does not keep it out. One without such a handler passes it over.
+ * Any thread, also with the poll lock held. Blocking: never.
+ * Errors: ENOACTOR, ENOMEM.
+ */
+int tri_actor_event(struct tri_runtime *runtime, uint32_t slot,
+                    uint32_t generation, unsigned index, const void *payload,
+                    size_t bytes);
+
 /* Answers, now or when it appears, who has a name here. Any thread. */
 void tri_resolve(struct tri_runtime *runtime, const struct tri_record *record,
                  const void *name, size_t name_len, uint32_t timeout_ms);

@@ -18,6 +18,7 @@ enum {
     TRI_THEN = 100,        /* outcome of an actor's ask; ask: its entry */
     TRI_UNDELIVERED = 101, /* payload: troupe_dead_letter_t */
     TRI_MARKER = 102,      /* of actor/markers.h */
+    TRI_EVENT = 103,       /* index: TROUPE_ON_…, payload: what it says */
 };
 
 struct tri_message {

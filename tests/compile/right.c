@@ -34,12 +34,38 @@ static int on_read(troupe_self_t *self, struct counter *c,
     return counter_read_reply(self, result);
 }
 
+static int on_down(troupe_self_t *self, struct counter *c,
+                   const troupe_down_t *down)
+{
+    (void)self;
+    c->value = down->reason;
+    return 0;
+}
+
+static int on_member(troupe_self_t *self, struct counter *c,
+                     const troupe_member_event_t *event)
+{
+    (void)self;
+    c->value = event != NULL;
+    return 0;
+}
+
+static int on_name(troupe_self_t *self, struct counter *c,
+                   const troupe_name_event_t *event)
+{
+    (void)self;
+    c->value = event != NULL;
+    return 0;
+}
+
 #ifdef __cplusplus
 /* C++17 has no designated initializers: the handlers in their order. */
-TROUPE_ACTOR(counter, struct counter, 0, 0, 0, on_add, on_reset, on_read)
+TROUPE_ACTOR(counter, struct counter, 0, 0, 0, on_down, on_member, on_name,
+             on_add, on_reset, on_read)
 #else
 TROUPE_ACTOR(counter, struct counter, .add = on_add, .reset = on_reset,
-             .read = on_read)
+             .read = on_read, .on_down = on_down, .on_member = on_member,
+             .on_name = on_name)
 #endif
 
 static int play(troupe_t *troupe, lamp_ref_t lamp)

@@ -34,9 +34,15 @@ static int on_read(troupe_self_t *self, counter *c, const counter_read_t *)
     return counter_read_reply(self, result);
 }
 
-/* The handlers in their order: on_start, on_stop, on_undelivered, messages. */
-TROUPE_ACTOR(counter, struct counter, nullptr, nullptr, nullptr, on_add,
-             on_reset, on_read)
+static int on_down(troupe_self_t *, counter *, const troupe_down_t *)
+{
+    return 0;
+}
+
+/* The handlers in their order: on_start, on_stop, on_undelivered, on_down,
+ * on_member, on_name, messages. */
+TROUPE_ACTOR(counter, struct counter, nullptr, nullptr, nullptr, on_down,
+             nullptr, nullptr, on_add, on_reset, on_read)
 
 static int run(troupe_t *troupe)
 {
