@@ -48,6 +48,7 @@ enum tri_packet_kind {
     TRI_PACKET_REFUSED = 65,   /* answer to a JOIN that cannot be: body: i32
                                   error code, then text */
     TRI_PACKET_REGISTRY = 66,  /* body: name/registry_packet.h */
+    TRI_PACKET_TRAITS = 67,    /* body: member/traits.h */
 };
 
 struct tri_packet {
