@@ -62,7 +62,6 @@ struct tri_runtime {
     void (*group_record)(struct tri_runtime *runtime, struct tri_peer *peer,
                          const struct tri_record *record, const void *payload);
     struct tri_group *group;
-    struct tri_roster *roster; /* src/member's; NULL: not open yet */
     _Atomic uint32_t stopping; /* no new actors */
     _Atomic uint32_t waiting;  /* threads that wait for room */
     _Atomic uint32_t rooms;    /* grows when there may be some */
