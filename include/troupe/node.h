@@ -63,6 +63,10 @@ typedef struct troupe_options {
      * than this and two messages (one more arriving in pieces) for each other
      * node, beside what the rings hold. */
     size_t parked_bytes_max;
+    /* Nodes that may be known at once, this one and the job's ranks among
+     * them; a dead one counts for a minute or two. 2 to 16384, and never less
+     * than there are ranks. Costs memory as nodes join. */
+    uint32_t nodes_max;
     uint32_t send_timeout_ms;    /* how long a thread's tell waits for room */
     uint32_t ask_timeout_ms;     /* the default deadline */
     uint32_t stop_timeout_ms;    /* until troupe_stop gives up waiting */

@@ -541,11 +541,12 @@ static void on_lost(void *context, struct tri_peer *peer,
 static void on_died(void *context, struct tri_peer *peer)
 {
     struct tri_runtime *runtime = context;
+    char label[TRI_PEER_LABEL_BYTES];
 
     if (tri_peer_has_left(peer))
-        tri_info("rank %d has left", peer->rank);
+        tri_info("%s has left", tri_peer_label(peer, label));
     else
-        tri_warn("rank %d has died", peer->rank);
+        tri_warn("%s has died", tri_peer_label(peer, label));
     tri_asks_fail_node(&runtime->asks, peer->node, TROUPE_ENODE);
     tri_room(runtime); /* in vain */
     troupe_wake((troupe_from_t){ .context_ = runtime });

@@ -225,12 +225,12 @@ void tri_flow_run(struct tri_link *link)
 {
     /* Before the mailboxes are looked at: a later kick comes again. */
     atomic_exchange_explicit(&link->flow_kicked, 0, memory_order_seq_cst);
-    for (uint32_t i = 0; i < link->config.peers_len; i++)
+    for (uint32_t i = 0; i < tri_link_peers_len(link); i++)
         if (link->peers[i].parking.first != NULL)
             run_peer(&link->peers[i]);
 }
 
-void tri_flow_fini(struct tri_peer *peer)
+void tri_flow_drop_parked(struct tri_peer *peer)
 {
     struct tri_parking *parking = &peer->parking;
 
@@ -246,9 +246,17 @@ void tri_flow_fini(struct tri_peer *peer)
         drop(peer, parked);
     }
     free(parking->buckets);
-    parking->buckets = NULL;
+    *parking = (struct tri_parking){ 0 };
+    peer->parking_full = false;
+    atomic_store_explicit(&peer->parked_len, 0, memory_order_release);
+}
+
+void tri_flow_fini(struct tri_peer *peer)
+{
+    tri_flow_drop_parked(peer);
     free(peer->stopped);
     peer->stopped = NULL;
+    atomic_store_explicit(&peer->stopped_len, 0, memory_order_relaxed);
 }
 
 /* --- sender: the stopped set ---------------------------------------------- */

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "link/link_internal.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/log.h"
 #include "message/pool.h"
 
@@ -72,6 +69,16 @@ static void on_garbage(void *context, const char *reason)
     tri_link_garbage(context, reason);
 }
 
+static void suspect(struct tri_peer *peer)
+{
+    const struct tri_link_events *events = &peer->link->config.events;
+    char label[TRI_PEER_LABEL_BYTES];
+
+    tri_info("a connection to %s closed", tri_peer_label(peer, label));
+    if (events->suspect != NULL)
+        events->suspect(events->context, peer);
+}
+
 static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
 {
     struct tri_peer *peer = tri_link_find(context, node);
@@ -81,10 +88,24 @@ static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
     if (evidence == TRI_EVIDENCE_PROOF)
         tri_link_kill(peer);
     else if (!atomic_exchange(&peer->broken, 1))
-        tri_info("the connection to rank %d closed", peer->rank);
+        suspect(peer);
     for (int lane = 0; lane < TRI_LANES; lane++)
         if (tri_pull_is_exposed(&peer->outboxes[lane]))
             tri_peer_kick(peer); /* nothing else would end its wait */
+}
+
+static void on_broke(void *context, uint64_t node)
+{
+    struct tri_peer *peer = tri_link_find(context, node);
+
+    if (peer != NULL && !tri_peer_is_dead(peer))
+        suspect(peer);
+}
+
+static void on_heard(void *context, void *peer)
+{
+    (void)context;
+    tri_peer_hear(peer);
 }
 
 static void on_writable(void *context, void *peer)
@@ -103,6 +124,8 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
         .record = tri_peer_on_record,
         .pull = tri_pull_on_pull,
         .lost = on_lost,
+        .broke = on_broke,
+        .heard = on_heard,
         .ended = tri_peer_on_ended,
         .garbage = on_garbage,
         .writable = on_writable,
@@ -113,7 +136,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
 
 static bool had_to_do_with(struct tri_peer *peer)
 {
-    return peer->link != NULL && !tri_peer_is_dead(peer) &&
+    return tri_peer_is_used(peer) && !tri_peer_is_dead(peer) &&
            (atomic_load_explicit(&peer->state, memory_order_relaxed) ==
                 TRI_PEER_UP ||
             atomic_load_explicit(&peer->received, memory_order_relaxed) > 0);
@@ -121,7 +144,7 @@ static bool had_to_do_with(struct tri_peer *peer)
 
 void tri_link_say_bye(struct tri_link *link)
 {
-    for (uint32_t i = 0; i < link->config.peers_len; i++)
+    for (uint32_t i = 0; i < tri_link_peers_len(link); i++)
         if (had_to_do_with(&link->peers[i]))
             tri_peer_say_bye(&link->peers[i]);
 }
@@ -149,10 +172,11 @@ static bool has_mourning(struct tri_link *link)
  * to that peer, would otherwise stay. */
 static void mourn(struct tri_link *link)
 {
-    for (uint32_t i = 0; i < link->config.peers_len; i++) {
+    for (uint32_t i = 0; i < tri_link_peers_len(link); i++) {
         struct tri_peer *peer = &link->peers[i];
 
-        if (peer->link == NULL || peer->mourned || !tri_peer_is_dead(peer))
+        if (!tri_peer_is_used(peer) || peer->mourned ||
+            !tri_peer_is_dead(peer))
             continue;
         peer->mourned = true;
         link->mourned++;
@@ -171,6 +195,9 @@ unsigned tri_link_poll(struct tri_link *link, unsigned budget)
         tri_flow_run(link);
     if (has_mourning(link))
         mourn(link);
+    if (tri_unlikely(atomic_load_explicit(&link->burials,
+                                          memory_order_relaxed)))
+        tri_link_bury(link);
     for (uint32_t i = 0; i < link->transports_len; i++)
         n += link->transports[i]->ops->poll(link->transports[i], budget);
     tri_link_settle(link);
@@ -180,6 +207,7 @@ unsigned tri_link_poll(struct tri_link *link, unsigned budget)
 bool tri_link_pending(struct tri_link *link)
 {
     if (tri_link_is_dirty(link) || has_mourning(link) ||
+        atomic_load_explicit(&link->burials, memory_order_relaxed) ||
         atomic_load_explicit(&link->flow_kicked, memory_order_relaxed))
         return true;
     for (uint32_t i = 0; i < link->transports_len; i++)
@@ -190,9 +218,13 @@ bool tri_link_pending(struct tri_link *link)
 
 struct tri_link_census tri_link_census(struct tri_link *link)
 {
-    struct tri_link_census census = { 0 };
+    struct tri_link_census census = {
+        .sent = atomic_load_explicit(&link->past_sent, memory_order_relaxed),
+        .received = atomic_load_explicit(&link->past_received,
+                                         memory_order_relaxed),
+    };
 
-    for (uint32_t i = 0; i < link->config.peers_len; i++) {
+    for (uint32_t i = 0; i < tri_link_peers_len(link); i++) {
         struct tri_peer *peer = &link->peers[i];
 
         census.sent += tri_peer_count(&peer->sent);
@@ -211,21 +243,9 @@ struct tri_link_census tri_link_census(struct tri_link *link)
 
 int tri_link_init(struct tri_link *link, const struct tri_link_config *config)
 {
-    size_t bytes = tri_align_up(sizeof(struct tri_peer), TRI_CACHE_LINE);
-    uint64_t buckets = tri_pow2_up((uint64_t)config->peers_len * 2 + 1);
-
     *link = (struct tri_link){ .config = *config };
-    link->peers = aligned_alloc(TRI_CACHE_LINE,
-                                bytes * tri_max(config->peers_len, 1));
-    link->by_node = calloc(buckets, sizeof(*link->by_node));
-    link->by_node_mask = (uint32_t)buckets - 1;
-    if (link->peers == NULL || link->by_node == NULL) {
-        free(link->peers);
-        free(link->by_node);
-        return TROUPE_ENOMEM;
-    }
-    memset(link->peers, 0, bytes * tri_max(config->peers_len, 1));
-    return 0;
+    link->config.peers_max = tri_max(config->peers_max, config->peers_len);
+    return tri_link_peers_init(link);
 }
 
 void tri_link_add_transport(struct tri_link *link,
@@ -235,26 +255,9 @@ void tri_link_add_transport(struct tri_link *link,
     link->transports[link->transports_len++] = transport;
 }
 
-void tri_link_set_peer(struct tri_link *link, int rank, uint64_t node,
-                       struct tri_transport *transport,
-                       const struct tri_address *address)
-{
-    struct tri_peer *peer = &link->peers[rank];
-    uint64_t i = tri_mix64(node);
-
-    peer->link = link;
-    peer->node = node;
-    peer->rank = rank;
-    peer->transport = transport;
-    peer->address = *address;
-    while (link->by_node[i & link->by_node_mask] != NULL)
-        i++;
-    link->by_node[i & link->by_node_mask] = peer;
-}
-
 void tri_link_fini(struct tri_link *link)
 {
-    for (uint32_t i = 0; i < link->config.peers_len; i++) {
+    for (uint32_t i = 0; i < tri_link_peers_len(link); i++) {
         struct tri_peer *peer = &link->peers[i];
 
         tri_peer_free_outboxes(peer);
@@ -263,6 +266,5 @@ void tri_link_fini(struct tri_link *link)
     }
     for (uint32_t i = 0; i < link->transports_len; i++)
         link->transports[i]->ops->close(link->transports[i]);
-    free(link->peers);
-    free(link->by_node);
+    tri_link_peers_fini(link);
 }

@@ -3,9 +3,14 @@
 #define TRI_LINK_H
 
 /*
- * Node-to-node links: one peer for each other node of the job, a channel of
- * whichever transport reaches it, for each lane an outbox for what the channel
- * cannot take yet, and the cutting of large messages into records and back.
+ * Node-to-node links: one peer for each other node, a channel of whichever
+ * transport reaches it, for each lane an outbox for what the channel cannot
+ * take yet, and the cutting of large messages into records and back.
+ *
+ * Peers lie in a table of peers_max slots, of which those below
+ * tri_link_peers_len were used. The first peers_len belong to the job's ranks,
+ * for the link's life; nodes that joined later get slots behind them at run
+ * time (peers.c), and may leave them to others long after their death.
  *
  * Sending to a peer is serialized by a try-lock: who gets it writes straight
  * into the channel; who does not puts its message into its lane's outbox, which
@@ -25,6 +30,7 @@
 struct tri_link;
 
 enum tri_peer_state {
+    TRI_PEER_NONE, /* the slot is not in use, or our own */
     TRI_PEER_NEW, /* no channel yet */
     TRI_PEER_UP,
     TRI_PEER_DEAD,
@@ -62,12 +68,34 @@ struct tri_pulling {
     _Atomic int32_t answer_value;
 };
 
+/* What becomes of a dead peer, see peers.c. */
+enum tri_reaping {
+    TRI_REAP_ALIVE,   /* or nobody has seen that it is not */
+    TRI_REAP_FOUND,   /* dead, and may still be found by its id */
+    TRI_REAP_REMOVED, /* is found no more; what it holds is let go */
+    TRI_REAP_DONE,    /* holds nothing; the slot of a rank stays so */
+    TRI_REAP_FREE,    /* the slot may have another peer */
+};
+
+enum tri_burial {
+    TRI_BURIAL_NONE,
+    TRI_BURIAL_WANTED, /* of who polls */
+    TRI_BURIAL_DONE,
+};
+
 struct tri_peer {
     struct tri_link *link;
     uint64_t node;
-    int rank;
+    int rank; /* -1: no rank of our job */
     struct tri_transport *transport;
     struct tri_address address;
+    struct tri_peer *_Atomic bucket_next; /* of the table by node id */
+
+    /* the control thread */
+    enum tri_reaping reaping;
+    uint32_t reap_call; /* since when: tri_link_reap's number, */
+    uint64_t reap_ns;   /* and its time */
+    _Atomic uint32_t burial; /* enum tri_burial */
 
     /* senders */
     _Atomic uint32_t state /* enum tri_peer_state */
@@ -95,6 +123,7 @@ struct tri_peer {
         __attribute__((aligned(TRI_CACHE_LINE)));
     _Atomic uint64_t received; /* messages that were handed up, but for
                                   control; writer: poll lock */
+    _Atomic uint64_t heard; /* what else arrived; writer: poll lock */
     _Atomic uint32_t parked_len; /* messages */
     bool parking_full; /* data is not taken */
     bool mourned; /* its transport knows of its death */
@@ -142,6 +171,11 @@ struct tri_link_events {
     /* Once a peer. Its channel is closed already. */
     void (*died)(void *context, struct tri_peer *peer);
 
+    /* A connection with the peer closed and nothing proves that it died: to be
+     * looked into. From poll or control, with no lock held. NULL: no interest.
+     */
+    void (*suspect)(void *context, struct tri_peer *peer);
+
     /* What `record` handed up since the last call is about to be counted: from
      * now on it has to be where a look for work finds it. NULL: no interest. */
     void (*settled)(void *context);
@@ -149,7 +183,8 @@ struct tri_link_events {
 
 struct tri_link_config {
     uint64_t node;
-    uint32_t peers_len;
+    uint32_t peers_len; /* of the job: slots that ranks have */
+    uint32_t peers_max; /* slots in all; less than peers_len: no more */
     size_t outbox_bytes_max;
     size_t parked_bytes_max;
     size_t message_bytes_max;
@@ -160,12 +195,21 @@ struct tri_link_config {
 
 struct tri_link {
     struct tri_link_config config;
-    struct tri_peer *peers; /* by rank; our own entry is unused */
-    struct tri_peer **by_node; /* open addressing, a power of two */
+    /* By slot, the first ones by rank; our own entry is unused. Memory of what
+     * was never used is not touched. */
+    struct tri_peer *peers;
+    struct tri_peer *_Atomic *by_node; /* buckets, a power of two */
     uint32_t by_node_mask;
+    _Atomic uint32_t peers_len; /* slots used so far */
     struct tri_transport *transports[TRI_LINK_TRANSPORTS_MAX];
     uint32_t transports_len;
     _Atomic uint32_t deaths; /* peers dead: whether to look for new ones */
+    _Atomic uint32_t burials; /* dead peers are to be let go of, by poll */
+    _Atomic uint64_t past_sent; /* of peers whose slots others have now */
+    _Atomic uint64_t past_received;
+    uint32_t reap_calls;   /* the control thread */
+    uint32_t reaped;       /* the same; of `deaths`, those done or free */
+    uint32_t free_len;     /* the same; slots to be used again */
     struct tri_peer *_Atomic dirty; /* peers to flush */
     _Atomic uint32_t flow_kicked;   /* parked messages may have room */
     struct tri_peer *recent; /* poll lock; records of it are not counted yet */
@@ -187,23 +231,86 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link);
 void tri_link_add_transport(struct tri_link *link,
                             struct tri_transport *transport);
 
-/* Describes a peer, before it is used. */
+/* Describes the peer of a rank, before any is used. */
 void tri_link_set_peer(struct tri_link *link, int rank, uint64_t node,
                        struct tri_transport *transport,
                        const struct tri_address *address);
+
+/*
+ * Adds a peer that has no rank, while others send and poll. The transport is
+ * one of the link's. *peer_p: NULL, or where to put the peer.
+ * Context: the control thread. Blocking: never.
+ * Errors: EEXIST (the id is known, maybe as that of a dead node), ELIMIT
+ * (peers_max), EINVAL (an id that nobody may have).
+ */
+int tri_link_add_peer(struct tri_link *link, uint64_t node,
+                      struct tri_transport *transport,
+                      const struct tri_address *address,
+                      struct tri_peer **peer_p);
+
+/*
+ * Lets go of the dead, in the end of their slots; to be called about once a
+ * second. A thread may hold a peer's pointer within a call, not between two;
+ * so a slot is used again when TRI_REAP_CALLS and TRI_REAP_NS have passed twice
+ * since the death: first with the peer still to be found, then without. Calls
+ * count beside time, as both stand still while the process is stopped.
+ * Returns true when a poll is wanted, for which nobody else will ask.
+ * Context: the control thread. Blocking: never.
+ */
+#define TRI_REAP_CALLS 30u
+#define TRI_REAP_NS (30ull * 1000 * 1000 * 1000)
+bool tri_link_reap(struct tri_link *link, uint64_t now_ns);
+
+/* Slots below it are or were used: a peer may be at link->peers[slot], see
+ * tri_peer_is_used. Only grows. Any thread. */
+static inline uint32_t tri_link_peers_len(struct tri_link *link)
+{
+    /* Pairs with the release store of tri_link_add_peer. */
+    return atomic_load_explicit(&link->peers_len, memory_order_acquire);
+}
+
+/* False: there is nobody in this slot, or us. Any thread. */
+static inline bool tri_peer_is_used(struct tri_peer *peer)
+{
+    /* Pairs with the release store of peer_describe (peers.c). */
+    return atomic_load_explicit(&peer->state, memory_order_acquire) !=
+           TRI_PEER_NONE;
+}
+
+static inline uint32_t tri_peer_slot(const struct tri_peer *peer)
+{
+    return (uint32_t)(peer - peer->link->peers);
+}
+
+/* "rank 3", or "node 0123456789abcdef" without a rank. Returns text. */
+#define TRI_PEER_LABEL_BYTES 24
+const char *tri_peer_label(const struct tri_peer *peer,
+                           char text[TRI_PEER_LABEL_BYTES]);
 
 /* The peer of a node id, or NULL. Any thread. */
 static inline struct tri_peer *tri_link_find(struct tri_link *link,
                                              uint64_t node)
 {
-    uint64_t i = tri_mix64(node);
+    struct tri_peer *_Atomic *bucket =
+        &link->by_node[tri_mix64(node) & link->by_node_mask];
+    /* Both pair with the release store of insert (peers.c). */
+    struct tri_peer *peer = atomic_load_explicit(bucket, memory_order_acquire);
 
-    for (;; i++) {
-        struct tri_peer *peer = link->by_node[i & link->by_node_mask];
+    while (tri_unlikely(peer != NULL && peer->node != node))
+        peer = atomic_load_explicit(&peer->bucket_next, memory_order_acquire);
+    return peer;
+}
 
-        if (peer == NULL || peer->node == node)
-            return peer;
-    }
+/*
+ * A number that grows when anything arrived from the peer: records of any lane,
+ * and what its transport alone sees (acknowledgements). Data that was known
+ * before does not count, so nobody can make a node look alive by sending again
+ * what it once said. Any thread; by the end of the poll that took it in.
+ */
+static inline uint64_t tri_peer_heard(struct tri_peer *peer)
+{
+    return atomic_load_explicit(&peer->received, memory_order_relaxed) +
+           atomic_load_explicit(&peer->heard, memory_order_relaxed);
 }
 
 static inline bool tri_peer_is_dead(struct tri_peer *peer)
@@ -283,7 +390,8 @@ static inline bool tri_link_is_dirty(struct tri_link *link)
  * sent before, on any lane, is there when they know. */
 void tri_link_say_bye(struct tri_link *link);
 
-/* True when all peers that we had to do with have said so, or have died. */
+/* True when all ranks that we had to do with have said so, or have died. Nodes
+ * that joined are not waited for: they go on when a job ends. */
 bool tri_link_all_left(struct tri_link *link);
 
 /* Declares a peer dead: no more sends, queued messages are undelivered.

@@ -8,6 +8,15 @@
 
 /* --- link.c --------------------------------------------------------------- */
 
+/* One writer, the poll lock. */
+static inline void tri_peer_hear(struct tri_peer *peer)
+{
+    atomic_store_explicit(
+        &peer->heard,
+        atomic_load_explicit(&peer->heard, memory_order_relaxed) + 1,
+        memory_order_relaxed);
+}
+
 /* Counts what was dropped. reason: static text. */
 void tri_link_garbage(struct tri_link *link, const char *reason);
 
@@ -19,6 +28,15 @@ static inline void tri_count_one(_Atomic uint64_t *counter)
         counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
         memory_order_release);
 }
+
+/* --- peers.c -------------------------------------------------------------- */
+
+/* Errors: ENOMEM. */
+int tri_link_peers_init(struct tri_link *link);
+void tri_link_peers_fini(struct tri_link *link);
+
+/* Has the transports and the poller let go of dead peers. Poll lock held. */
+void tri_link_bury(struct tri_link *link);
 
 /* --- receive.c ------------------------------------------------------------ */
 

@@ -300,6 +300,7 @@ bool tri_pull_on_pull(void *context, void *peer_,
         tri_link_garbage(link, "a malformed PULL");
         return true;
     }
+    tri_peer_hear(peer);
     lane = tri_lane_of(pull.kind);
     arrival = &peer->arrivals[lane];
     if ((!peer->pullings[lane].active ||

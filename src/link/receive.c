@@ -37,8 +37,10 @@ static void count_received(struct tri_peer *peer, unsigned lane)
 {
     struct tri_link *link = peer->link;
 
-    if (tri_unlikely(lane == TRI_LANE_CONTROL))
+    if (tri_unlikely(lane == TRI_LANE_CONTROL)) {
+        tri_peer_hear(peer);
         return;
+    }
     if (tri_unlikely(link->recent != peer)) {
         tri_link_settle(link);
         link->recent = peer;
@@ -128,6 +130,7 @@ static __attribute__((noinline)) bool
 on_own(struct tri_link *link, struct tri_peer *peer,
        const struct tri_record *record, const void *payload)
 {
+    tri_peer_hear(peer);
     switch (record->kind) {
     case TRI_MORE:
         on_more(link, peer, record, payload);
@@ -167,6 +170,7 @@ bool tri_peer_on_record(void *context, void *peer_, enum tri_lane lane,
     lane = tri_lane_of(record->kind); /* whatever lane it came on */
     tri_peer_begin(peer, lane);
     if (tri_unlikely(record->total_bytes > record->bytes)) {
+        tri_peer_hear(peer);
         begin_pieces(link, peer, lane, record, payload);
         return true;
     }

@@ -308,6 +308,7 @@ void tri_session_on_frame(void *context, unsigned char *data, size_t bytes)
 {
     struct session_transport *transport = context;
     struct session_remote *remote = NULL;
+    const struct tri_transport_events *events = &transport->config.events;
     struct session_held *held;
     struct tri_frame frame;
     const char *reason = check(transport, data, bytes, &frame, &remote);
@@ -325,8 +326,11 @@ void tri_session_on_frame(void *context, unsigned char *data, size_t bytes)
     case TRI_SESSION_HOLD:
         hold(remote, data, &frame);
         break;
-    case TRI_SESSION_DROP:
     case TRI_SESSION_NOTHING:
+        if (events->heard)
+            events->heard(events->context, remote->source);
+        break;
+    case TRI_SESSION_DROP: /* may be somebody's recording */
         break;
     }
     touch(remote);

@@ -425,6 +425,8 @@ void tri_session_on_writable(void *context, void *remote_)
 void tri_session_on_broke(void *context, void *remote_)
 {
     struct session_remote *remote = remote_;
+    const struct tri_transport_events *events =
+        &remote->transport->config.events;
     uint64_t now_ns = tri_now_ns();
 
     (void)context;
@@ -433,4 +435,6 @@ void tri_session_on_broke(void *context, void *remote_)
         tri_session_broke(&remote->core, now_ns);
     tri_session_pump_locked(remote, now_ns);
     pthread_mutex_unlock(&remote->lock);
+    if (events->broke)
+        events->broke(events->context, remote->node);
 }

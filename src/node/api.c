@@ -138,11 +138,11 @@ void troupe_stats(troupe_from_t from, troupe_stats_t *stats_p)
         .workers = runtime->scheduler.workers_len,
     };
 
-    for (int i = 0; i < runtime->size; i++) {
+    for (uint32_t i = 0; i < tri_link_peers_len(&runtime->link); i++) {
         struct tri_peer *peer = &runtime->link.peers[i];
 
         stats.parked += atomic_load(&peer->parked_len);
-        if (i == runtime->rank || atomic_load(&peer->state) != TRI_PEER_UP)
+        if (atomic_load(&peer->state) != TRI_PEER_UP)
             continue;
         if (peer->transport->ops == &tri_transport_ring)
             stats.peers_ring++;

@@ -59,6 +59,8 @@ static const struct option {
       NULL, "4194304", "messages waiting for one peer" },
     { "parked_bytes_max", KIND_SIZE, AT(parked_bytes_max), 4096, INT64_MAX,
       NULL, "1048576", "messages of one peer kept for full mailboxes" },
+    { "nodes_max", KIND_U32, AT(nodes_max), 2, 16384, NULL, "1024",
+      "nodes known at once: ranks, and those that join; never less than ranks" },
     { "send_timeout_ms", KIND_U32, AT(send_timeout_ms), 0, INT32_MAX, NULL,
       "10000", "until a thread that finds no room gives up; 0: at once" },
     { "ask_timeout_ms", KIND_U32, AT(ask_timeout_ms), 1, INT32_MAX, NULL,

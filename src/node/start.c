@@ -261,6 +261,7 @@ static int open_link(troupe_t *troupe)
     struct tri_link_config config = {
         .node = runtime->node,
         .peers_len = (uint32_t)runtime->size,
+        .peers_max = runtime->options.nodes_max,
         .outbox_bytes_max = runtime->options.outbox_bytes_max,
         .parked_bytes_max = runtime->options.parked_bytes_max,
         .message_bytes_max = runtime->options.message_bytes_max,

@@ -40,7 +40,8 @@ struct tri_address {
 /* How sure a transport is that a peer died. */
 enum tri_evidence {
     TRI_EVIDENCE_PROOF,  /* its process has ended */
-    TRI_EVIDENCE_STRONG, /* its connection closed: no more than a hint */
+    TRI_EVIDENCE_STRONG, /* its connection closed: no more than a hint, and the
+                            channel is of no use */
 };
 
 /* What a transport tells the link. */
@@ -77,6 +78,14 @@ struct tri_transport_events {
     /* Called from poll or control, maybe more than once. */
     void (*lost)(void *context, uint64_t node, enum tri_evidence evidence);
 
+    /* A connection closed that the transport remakes by itself, and nothing is
+     * lost: a hint. From poll. NULL: no interest. */
+    void (*broke)(void *context, uint64_t node);
+
+    /* Something arrived from a peer that brings no record, but is genuine and
+     * new. From poll. NULL: no interest. */
+    void (*heard)(void *context, void *peer);
+
     /* A peer's connection has ended and all that came over it was delivered: a
      * message that is not whole by now will not be. From poll. NULL: no
      * interest. */
@@ -101,7 +110,9 @@ enum tri_cma {
 struct tri_transport_config {
     uint64_t node;         /* our own id */
     uint64_t job_nonce;    /* same in all nodes of the job, unguessable */
-    uint32_t peers_max;    /* nodes we may have to talk to */
+    uint32_t peers_max;    /* nodes we may have to talk to at once */
+    uint32_t peers_len;    /* how many to expect, for the sizes of what each
+                              gets; 0: peers_max */
     struct tri_bell *bell; /* wakes this node's poller */
     const char *provider;  /* fabric: libfabric provider name */
     const char *interface; /* fabric: address or interface name, or NULL */
@@ -196,6 +207,11 @@ struct tri_transport_ops {
      * held, not from within an event.
      */
     void (*resume)(struct tri_transport *transport, void *peer);
+
+    /* True when nothing of a dead peer is left and `peer` will be in no event
+     * any more: no channel, and nothing that came in. With the poll lock held,
+     * not from within an event. NULL: always. */
+    bool (*is_forgotten)(struct tri_transport *transport, const void *peer);
 
     /*
      * The size from which messages had better be pulled; 0: none. May take a

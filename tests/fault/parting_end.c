@@ -279,7 +279,7 @@ static void open_end(struct parting_board *board, enum parting_seat seat,
         .parked_bytes_max = OUTBOX,
         .message_bytes_max = PARTING_LARGE,
         .events = { &end, on_record, on_message, on_unpark, on_room, on_refused,
-                    on_undelivered, on_lost, on_died, NULL },
+                    on_undelivered, on_lost, on_died, NULL, NULL },
     };
 
     end.board = board;

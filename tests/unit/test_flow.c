@@ -323,7 +323,7 @@ static void open_node(int i)
         .message_bytes_max = BYTES_MAX,
         .events = { node, on_record, on_message, on_unpark, on_room,
                     on_refused, on_undelivered, on_lost, on_died,
-                    NULL },
+                    NULL, NULL },
     };
 
     *node = (struct node){ .other = &nodes[1 - i] };
