@@ -27,11 +27,25 @@
  *      record is kept: a node that was declared dead comes back under a new
  *      id. Records of the dead go when room is needed, oldest first, and not
  *      before `forget_ns`.
- *   4. No suspicion and no death comes from a timer of a node that received
- *      nothing meanwhile (rule A).
+ *   4. No suspicion comes from a probe during which this node received nothing
+ *      from anybody, and no death from a suspicion's timer while it received
+ *      nothing for a period (two, among three members): rule A. Two members
+ *      alone are exempt, as there nobody else could be heard; suspicions last
+ *      twice as long instead.
  *   5. Packets keep to their budget; table, rumours and effects are bounded.
  *   6. What a node that is DEAD or LEFT here says changes nothing here but
- *      that it is told so (EXCLUDED).
+ *      that it is told so (EXCLUDED), or that this node learns that it is on
+ *      the smaller side of a cluster that fell apart.
+ *
+ * Death is final, so it wins whatever the incarnation: who has declared it can
+ * not take it back, and all others have to follow for opinions to agree. A
+ * refutation is in time only while it meets SUSPECT.
+ *
+ * Cards (how to reach a node) are not kept here. A node is added only by a
+ * rumour with_card; one heard of without is asked for (STATE_REQ target). The
+ * caller keeps the cards of the dead, too: they are called again (ANNOUNCE).
+ * Packets may go `to` a node that is not in the table, in answer to one that
+ * came from it: the caller sends them to where that came from, or drops them.
  */
 
 #include "base/base.h"
@@ -80,31 +94,47 @@ enum tri_swim_kind {
     TRI_SWIM_JOIN_RETRY, /* come again in retry_ms */
     TRI_SWIM_DIGEST,   /* hash of all */
     TRI_SWIM_BUCKETS_, /* hash of each bucket; asks for what differs */
-    TRI_SWIM_STATE_REQ, /* entries from `cursor` on; or of `target` alone */
-    TRI_SWIM_STATE,    /* rumours from the table; cursor: where to go on, or
-                          UINT32_MAX: that was all */
+    TRI_SWIM_STATE_REQ, /* entries from `cursor` on, of the buckets in `mask`
+                          (0: all living members); or of `target` alone */
+    TRI_SWIM_STATE,    /* rumours from the table, from `start` on; cursor: where
+                          to go on, or UINT32_MAX: that was all */
     TRI_SWIM_ANNOUNCE, /* to one believed dead: we are here */
-    TRI_SWIM_EXCLUDED, /* you are dead or left to me, for good */
+    TRI_SWIM_EXCLUDED, /* you are dead or left to me, for good. With a target:
+                          that one has excluded me, ask it about yourself */
     TRI_SWIM_KIND_LAST = TRI_SWIM_EXCLUDED,
 };
 
+/* Flags of STATE_REQ and STATE. */
+#define TRI_SWIM_CARDS 1u    /* entries with cards are wanted, are here */
+#define TRI_SWIM_ASK_BACK 2u /* STATE_REQ: ask me for the same buckets */
+#define TRI_SWIM_MORE 4u     /* STATE: further ones follow unasked */
+#define TRI_SWIM_FLAGS_ALL 7u
+
+#define TRI_SWIM_CURSOR_END UINT32_MAX
+
 struct tri_swim_packet {
     uint8_t kind;
-    uint8_t seed;         /* JOIN being sent: which seed */
-    uint16_t rumours_len;
-    uint32_t sequence;    /* PING, ACK, PING_REQ, NACK; STATE_REQ, STATE */
+    uint8_t seed;         /* JOIN being sent: which seed (not on the wire) */
+    uint8_t flags;        /* STATE_REQ, STATE */
+    uint8_t reserved;
+    uint32_t rumours_len;
     uint64_t from;
     uint64_t to;
-    uint64_t target;      /* PING_REQ, STATE_REQ */
-    uint32_t incarnation; /* the sender's */
-    uint32_t alive_len;   /* sender's side: members alive, itself included */
-    uint64_t lowest;      /* and the lowest node id among them */
-    uint32_t delay_us;    /* ACK: from receive to send */
-    uint32_t cursor;
-    uint32_t retry_ms;
-    uint64_t digest;
-    uint64_t buckets[TRI_SWIM_BUCKETS]; /* BUCKETS_ only */
-    struct tri_rumour rumours[TRI_SWIM_RUMOURS_MAX];
+    uint64_t target;      /* PING_REQ, ACK through a helper, STATE_REQ, STATE,
+                             EXCLUDED; else 0 */
+    uint32_t incarnation; /* the sender's; all kinds */
+    uint32_t alive_len;   /* all kinds: the sender's side, that is members that
+                             are ALIVE to it (not SUSPECT), itself included */
+    uint64_t lowest;      /* and the lowest node id among them; all kinds */
+    uint32_t sequence;    /* PING, ACK, PING_REQ, NACK */
+    uint32_t delay_us;    /* ACK: from receive to send; the caller may set it */
+    uint32_t start;       /* STATE */
+    uint32_t cursor;      /* STATE_REQ, STATE */
+    uint32_t retry_ms;    /* JOIN_RETRY */
+    uint64_t mask;        /* STATE_REQ, STATE: buckets, bit i: bucket i */
+    uint64_t digest;      /* DIGEST, BUCKETS_ */
+    uint64_t buckets[TRI_SWIM_BUCKETS]; /* BUCKETS_ only; else undefined */
+    struct tri_rumour rumours[TRI_SWIM_RUMOURS_MAX]; /* the first rumours_len */
 };
 
 /* All durations in ns. doc/failure.md gives the reasons for the defaults. */
@@ -115,7 +145,7 @@ struct tri_swim_times {
                                  a rest leaves at once */
     uint64_t digest;          /* between two digest exchanges, small cluster */
     uint64_t announce;        /* to the dead */
-    uint64_t pause_guard;     /* rule B */
+    uint64_t pause_guard;     /* rule B: late by more than this is a pause */
     uint64_t forget;          /* how long the dead are remembered at least */
     uint64_t join_backoff_min, join_backoff_max;
     uint64_t linger_max;      /* after a leave */
@@ -130,8 +160,14 @@ enum tri_swim_profile {
 
 struct tri_swim_times tri_swim_times_of(enum tri_swim_profile profile);
 
+/* For tests: rules that can be taken out, to see that something fails then. */
+#define TRI_SWIM_WITHOUT_RULE_A 1u
+#define TRI_SWIM_WITHOUT_RULE_B 2u
+#define TRI_SWIM_WITHOUT_LN_N 4u     /* in the transmission count */
+#define TRI_SWIM_WITHOUT_FINALITY 8u /* of DEAD */
+
 struct tri_swim_config {
-    uint64_t node;
+    uint64_t node;          /* not 0 */
     uint64_t seed;          /* of the randomness */
     uint32_t members_max;   /* records, own and dead ones included */
     struct tri_swim_times times;
@@ -143,7 +179,8 @@ struct tri_swim_config {
     uint32_t header_bytes;      /* of a packet without rumours, tag included */
     uint32_t rumour_bytes;      /* of a rumour */
     uint32_t card_bytes;        /* at most, of a card beside it */
-    uint32_t snapshots_max;     /* joiners served at once; 16 */
+    uint32_t snapshots_max;     /* joiners served at once; 16 (at most 64) */
+    uint32_t ablate;            /* TRI_SWIM_WITHOUT_...; 0 */
 };
 
 /* Defaults for everything but node, seed and members_max. */
@@ -165,8 +202,8 @@ struct tri_swim_event {
     enum tri_swim_event_kind kind;
     uint64_t now_ns;
     uint64_t node;
-    enum tri_swim_evidence evidence;
-    uint32_t seeds_len;
+    enum tri_swim_evidence evidence; /* WEAK: probe now */
+    uint32_t seeds_len;              /* 64 at most are used */
     const struct tri_swim_packet *packet;
 };
 
@@ -189,7 +226,8 @@ struct tri_swim_effects {
     uint32_t changes_len;
     bool joined;   /* the list is complete */
     bool left;     /* the leave was told to enough members, or its time is up */
-    bool excluded; /* the others hold us for dead, for good; once */
+    bool excluded; /* the others hold us for dead, for good; once. It says
+                      nothing from then on but that to its side */
     struct tri_swim_packet sends[TRI_SWIM_SENDS_MAX];
     struct tri_swim_change changes[TRI_SWIM_CHANGES_MAX];
 };
