@@ -3,15 +3,12 @@
 
 #include <endian.h>
 #include <limits.h>
-#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/kdf.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "wire/crypto.h"
 
 #define NONCE_BYTES 12
 
@@ -21,41 +18,9 @@ struct tri_seal {
     EVP_CIPHER_CTX *in;
 };
 
-/* --- the crypto library --------------------------------------------------- */
-
-/* Fetching looks through the library's providers, so it is done once. Kept
- * until the process ends: who comes second must find them, too. */
-static pthread_once_t fetched = PTHREAD_ONCE_INIT;
-static EVP_CIPHER *cipher;
-static EVP_KDF *hkdf;
-
-static void fetch(void)
-{
-    ERR_set_mark();
-    cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-    hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-    ERR_pop_to_mark();
-}
-
-/* The queue of errors is the program's too: callers restore it. */
-static int refused(const char *what)
-{
-    char text[256] = "no reason given";
-    unsigned long code = ERR_peek_last_error();
-
-    if (code != 0)
-        ERR_error_string_n(code, text, sizeof(text));
-    tri_error("the crypto library refused %s: %s", what, text);
-    return TROUPE_ESYSTEM;
-}
-
 int tri_seal_prepare(void)
 {
-    pthread_once(&fetched, fetch);
-    if (cipher != NULL && hkdf != NULL)
-        return 0;
-    tri_error("the crypto library has no AES-256-GCM or no HKDF");
-    return TROUPE_ESYSTEM;
+    return tri_crypto_get() != NULL ? 0 : TROUPE_ESYSTEM;
 }
 
 /* --- keys ----------------------------------------------------------------- */
@@ -69,32 +34,11 @@ int tri_seal_derive(const unsigned char key[TRI_KEY_BYTES],
 {
     uint64_t nodes[2] = { htole64(source), htole64(destination) };
     unsigned char info[LABEL_BYTES + 1 + sizeof(nodes)];
-    OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST,
-                                         (char[]){ "SHA256" }, 0),
-        OSSL_PARAM_construct_octet_string(
-            OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)key, TRI_KEY_BYTES),
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info,
-                                          sizeof(info)),
-        OSSL_PARAM_construct_end(),
-    };
-    EVP_KDF_CTX *context;
-    int ok;
 
-    if (tri_seal_prepare() != 0)
-        return TROUPE_ESYSTEM;
     memcpy(info, LABEL, LABEL_BYTES);
     info[LABEL_BYTES] = (unsigned char)mode;
     memcpy(info + LABEL_BYTES + 1, nodes, sizeof(nodes));
-    ERR_set_mark();
-    context = EVP_KDF_CTX_new(hkdf);
-    ok = context != NULL &&
-         EVP_KDF_derive(context, key_p, TRI_KEY_BYTES, params) > 0;
-    if (!ok)
-        refused("HKDF-SHA256");
-    EVP_KDF_CTX_free(context);
-    ERR_pop_to_mark();
-    return ok ? 0 : TROUPE_ESYSTEM;
+    return tri_crypto_derive(key, info, sizeof(info), key_p);
 }
 
 /* The context of one direction, with its key. */
@@ -111,8 +55,9 @@ static int create_context(const unsigned char key[TRI_KEY_BYTES],
     ERR_set_mark();
     *context_p = EVP_CIPHER_CTX_new();
     if (*context_p == NULL ||
-        !EVP_CipherInit_ex2(*context_p, cipher, own, NULL, seals, NULL))
-        rc = refused("AES-256-GCM");
+        !EVP_CipherInit_ex2(*context_p, tri_crypto_get()->gcm, own, NULL,
+                            seals, NULL))
+        rc = tri_crypto_refused("AES-256-GCM");
     ERR_pop_to_mark();
     tri_key_forget(own);
     return rc;
@@ -195,7 +140,7 @@ int tri_seal_close(struct tri_seal *seal, uint64_t number, unsigned char *data,
          EVP_EncryptFinal_ex(context, tag, &n) &&
          EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TRI_SEAL_TAG_BYTES,
                              tag);
-    return ok ? 0 : refused("to seal a frame");
+    return ok ? 0 : tri_crypto_refused("to seal a frame");
 }
 
 bool tri_seal_open(struct tri_seal *seal, uint64_t number, unsigned char *data,
