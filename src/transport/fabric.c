@@ -244,7 +244,7 @@ static int endpoint_open_in_range(struct fabric *fabric)
     uint32_t ports_len = config->port_last - config->port_first + 1u;
     uint32_t start =
         (uint32_t)(tri_mix64(config->node ^ (uint64_t)getpid()) % ports_len);
-    char host[FABRIC_HOST_BYTES];
+    char host[TRI_ENDPOINT_TEXT_BYTES];
     int rc = 0;
 
     for (uint32_t i = 0; i < ports_len; i++) {

@@ -33,6 +33,7 @@
 #include <rdma/fi_errno.h>
 
 #include "base/lock.h"
+#include "os/endpoint.h"
 #include "transport/carrier.h"
 #include "wire/frame.h"
 
@@ -203,9 +204,8 @@ bool tri_fabric_set_port(struct fi_info *info, uint16_t port);
 bool tri_fabric_same_port(const void *a, const void *b);
 
 /* The address to bind to, without its port, as text for messages. */
-#define FABRIC_HOST_BYTES 48
 const char *tri_fabric_host(const struct fi_info *info,
-                            char text[FABRIC_HOST_BYTES]);
+                            char text[TRI_ENDPOINT_TEXT_BYTES]);
 
 /* True when the provider's CQ descriptor tells the truth. */
 bool tri_fabric_fd_usable(const struct fi_info *info);
