@@ -1,0 +1,599 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the SWIM core does beside probes and rumours: digests that heal what
+ * rumours missed, joining, leaving, and calling the dead.
+ *
+ * Digest:   DIGEST -->  differs: <-- BUCKETS
+ *           STATE_REQ (the buckets that differ, ASK_BACK) -->
+ *           <-- STATE, and a STATE_REQ for the same
+ *   Entries go without cards; who meets a node it does not know asks for the
+ *   same chunk with them. A lost packet ends the exchange; the next one heals.
+ *
+ * Joining:  NONE --DO_JOIN--> SEEDS --STATE--> PULLING --all of it--> NONE
+ *   JOIN to one seed after the other, in random order; after each round a
+ *   pause (full jitter, doubling). A seed makes the joiner a member, tells so
+ *   and answers: with the list, or in a larger cluster with some members
+ *   (STATE, cursor 0), one of which is asked for the list, so that a mass join
+ *   does not weigh on the seeds alone. Chunks are asked for by cursor, and
+ *   asked for again when they do not come.
+ */
+#include "member/swim_internal.h"
+
+#define PULL_TRIES_MAX 4
+/* With more members the list does not come from the seed, but from one of
+ * those that its answer names. */
+#define SEED_SERVES_MAX 8u
+
+/* --- STATE --------------------------------------------------------------------- */
+
+static bool is_wanted(const struct record *record, uint64_t mask)
+{
+    if (mask == 0)
+        return is_live(record->state);
+    return (mask >> bucket_of(record->node) & 1) != 0;
+}
+
+/* One chunk from `start` on; returns where the next one starts. */
+static uint32_t state_chunk(struct tri_swim *swim,
+                            struct tri_swim_packet *packet, uint32_t start,
+                            uint64_t mask, bool cards)
+{
+    uint32_t i;
+
+    packet->start = start;
+    packet->mask = mask;
+    packet->flags = cards ? TRI_SWIM_CARDS : 0;
+    for (i = start; i < swim->records_len; i++) {
+        struct tri_rumour entry;
+
+        if (!is_wanted(&swim->records[i], mask))
+            continue;
+        tri_swim_rumour_of(swim, i, 0, cards, &entry);
+        if (!tri_swim_put(swim, packet, &entry))
+            break;
+    }
+    packet->cursor = i < swim->records_len ? i : TRI_SWIM_CURSOR_END;
+    return packet->cursor;
+}
+
+/* Up to `window` chunks. Returns true when the last one was among them. */
+static bool state_send(struct tri_swim *swim, uint64_t to, uint32_t cursor,
+                       uint64_t mask, bool cards, uint32_t window)
+{
+    struct tri_swim_packet *packet = NULL;
+
+    while (window-- > 0 && cursor != TRI_SWIM_CURSOR_END) {
+        struct tri_swim_packet *next =
+            tri_swim_send(swim, TRI_SWIM_STATE, to);
+
+        if (next == NULL)
+            break;
+        if (packet != NULL)
+            packet->flags |= TRI_SWIM_MORE;
+        packet = next;
+        cursor = state_chunk(swim, packet, cursor, mask, cards);
+    }
+    return cursor == TRI_SWIM_CURSOR_END;
+}
+
+static void state_about(struct tri_swim *swim, uint64_t to, uint32_t index)
+{
+    struct tri_swim_packet *packet;
+    struct tri_rumour entry;
+
+    packet = tri_swim_send(swim, TRI_SWIM_STATE, to);
+    if (packet == NULL)
+        return;
+    packet->flags = TRI_SWIM_CARDS;
+    packet->target = swim->records[index].node;
+    packet->cursor = TRI_SWIM_CURSOR_END;
+    tri_swim_rumour_of(swim, index, 0, true, &entry);
+    tri_swim_put(swim, packet, &entry);
+}
+
+static struct tri_swim_packet *request(struct tri_swim *swim, uint64_t to,
+                                       uint32_t cursor, uint64_t mask,
+                                       unsigned flags)
+{
+    struct tri_swim_packet *packet =
+        tri_swim_send(swim, TRI_SWIM_STATE_REQ, to);
+
+    if (packet == NULL)
+        return NULL;
+    packet->cursor = cursor;
+    packet->mask = mask;
+    packet->flags = (uint8_t)flags;
+    return packet;
+}
+
+/* About one node; at most a few within a gossip interval, as rumours about it
+ * come from all sides. */
+void tri_swim_ask_about(struct tri_swim *swim, uint64_t to, uint64_t node)
+{
+    struct tri_swim_packet *packet;
+    uint64_t pause_ns = swim->config.times.gossip / 8;
+
+    if (swim->asked_ns != 0 && swim->now_ns < swim->asked_ns + pause_ns)
+        return;
+    packet = request(swim, to, 0, 0, TRI_SWIM_CARDS);
+    if (packet == NULL)
+        return;
+    packet->target = node;
+    swim->asked_ns = swim->now_ns;
+}
+
+/* --- serving joiners --------------------------------------------------------------- */
+
+/* A place among those served; NULL: all are taken. */
+static struct session *session_of(struct tri_swim *swim, uint64_t node)
+{
+    struct session *found = NULL;
+
+    for (uint32_t i = 0; i < swim->config.snapshots_max; i++) {
+        struct session *session = &swim->sessions[i];
+
+        if (session->node == node)
+            return session;
+        if (session->node == 0 || session->until_ns <= swim->now_ns)
+            found = session;
+    }
+    return found;
+}
+
+static void retry_later(struct tri_swim *swim, uint64_t to, uint64_t least_ns)
+{
+    struct tri_swim_packet *packet =
+        tri_swim_send(swim, TRI_SWIM_JOIN_RETRY, to);
+
+    if (packet != NULL)
+        packet->retry_ms = (uint32_t)((least_ns + random_ns(swim, least_ns)) /
+                                          TRI_NS_PER_MS + 1);
+}
+
+/* The seed itself and some others, with cards, from a random place on. */
+static void introduction(struct tri_swim *swim, uint64_t to)
+{
+    struct tri_swim_packet *packet =
+        tri_swim_send(swim, TRI_SWIM_STATE, to);
+    uint32_t at = tri_random_below(&swim->random, swim->records_len);
+    struct tri_rumour entry;
+    bool fits;
+
+    if (packet == NULL)
+        return;
+    packet->flags = TRI_SWIM_CARDS;
+    packet->start = packet->cursor = 0;
+    tri_swim_rumour_of(swim, OWN, 0, true, &entry);
+    fits = tri_swim_put(swim, packet, &entry);
+    for (uint32_t i = 0; i < swim->records_len && fits; i++) {
+        const struct record *record = &swim->records[at];
+
+        if (at != OWN && record->node != to && is_live(record->state)) {
+            tri_swim_rumour_of(swim, at, 0, true, &entry);
+            fits = tri_swim_put(swim, packet, &entry);
+        }
+        at = at + 1 < swim->records_len ? at + 1 : 0;
+    }
+}
+
+static void snapshot(struct tri_swim *swim, uint64_t to, uint32_t cursor,
+                     struct session *session)
+{
+    session->node = to;
+    session->until_ns = swim->now_ns + swim->config.times.period;
+    if (state_send(swim, to, cursor, 0, true, WINDOW))
+        session->node = 0;
+}
+
+/* Joiners that are members by now and ask again get the answer again. */
+void tri_swim_on_join(struct tri_swim *swim,
+                      const struct tri_swim_packet *packet)
+{
+    struct session *session = session_of(swim, packet->from);
+    uint32_t index = tri_swim_find(swim, packet->from);
+    uint64_t pause_ns = swim->config.times.join_backoff_min;
+    struct tri_rumour newcomer = {
+        .node = packet->from, .incarnation = packet->incarnation,
+        .state = TRI_SWIM_ALIVE, .with_card = true,
+    };
+
+    if (swim->leaving || swim->join.phase != JOIN_NONE) {
+        retry_later(swim, packet->from, pause_ns);
+        return;
+    }
+    if (session == NULL && live_len(swim) <= SEED_SERVES_MAX) {
+        retry_later(swim, packet->from, 2 * pause_ns);
+        return;
+    }
+    if (index == NONE && !tri_swim_hear(swim, &newcomer, true)) {
+        retry_later(swim, packet->from, swim->config.times.join_backoff_max);
+        return;
+    }
+    if (live_len(swim) > SEED_SERVES_MAX)
+        introduction(swim, packet->from);
+    else
+        snapshot(swim, packet->from, 0, session);
+}
+
+void tri_swim_on_state_req(struct tri_swim *swim,
+                           const struct tri_swim_packet *packet)
+{
+    bool cards = (packet->flags & TRI_SWIM_CARDS) != 0;
+    struct session *session;
+
+    if (packet->target != 0) {
+        uint32_t index = tri_swim_find(swim, packet->target);
+
+        if (index != NONE)
+            state_about(swim, packet->from, index);
+        return;
+    }
+    if (packet->mask != 0) {
+        state_send(swim, packet->from, packet->cursor, packet->mask, cards, 1);
+        if ((packet->flags & TRI_SWIM_ASK_BACK) != 0)
+            request(swim, packet->from, 0, packet->mask, 0);
+        return;
+    }
+    session = session_of(swim, packet->from);
+    if (session == NULL || swim->join.phase != JOIN_NONE)
+        retry_later(swim, packet->from, swim->config.times.join_backoff_min);
+    else
+        snapshot(swim, packet->from, packet->cursor, session);
+}
+
+/* --- joining ---------------------------------------------------------------------- */
+
+/* How long an answer may take. */
+static uint64_t answer_ns(const struct tri_swim *swim)
+{
+    return 2 * swim->config.times.timeout;
+}
+
+static void seeds_shuffle(struct tri_swim *swim)
+{
+    struct join *join = &swim->join;
+
+    for (uint32_t i = join->seeds_len - 1; i > 0; i--) {
+        uint32_t j = tri_random_below(&swim->random, i + 1);
+        uint8_t other = join->seeds[j];
+
+        join->seeds[j] = join->seeds[i];
+        join->seeds[i] = other;
+    }
+}
+
+void tri_swim_join_start(struct tri_swim *swim, uint32_t seeds_len)
+{
+    struct join *join = &swim->join;
+
+    if (seeds_len == 0 || swim->leaving || swim->excluded)
+        return;
+    *join = (struct join){
+        .phase = JOIN_SEEDS,
+        .seeds_len = seeds_len < SEEDS_MAX ? seeds_len : SEEDS_MAX,
+        .due_ns = swim->now_ns,
+    };
+    for (uint32_t i = 0; i < join->seeds_len; i++)
+        join->seeds[i] = (uint8_t)i;
+    seeds_shuffle(swim);
+}
+
+/* After a round a pause, from 0 to a limit that doubles (full jitter). */
+static void seeds_tick(struct tri_swim *swim)
+{
+    const struct tri_swim_times *times = &swim->config.times;
+    struct join *join = &swim->join;
+    struct tri_swim_packet *packet;
+    struct tri_rumour own;
+
+    if (join->seed_at == join->seeds_len) {
+        uint64_t limit_ns = times->join_backoff_max;
+
+        if (join->round < 16)
+            limit_ns = min_u64(limit_ns, times->join_backoff_min
+                                             << join->round);
+        join->round++;
+        join->seed_at = 0;
+        seeds_shuffle(swim);
+        join->due_ns = swim->now_ns + random_ns(swim, limit_ns);
+        return;
+    }
+    packet = tri_swim_send(swim, TRI_SWIM_JOIN, 0);
+    if (packet == NULL)
+        return;
+    packet->seed = join->seeds[join->seed_at++];
+    tri_swim_rumour_of(swim, OWN, 0, true, &own);
+    tri_swim_put(swim, packet, &own);
+    join->due_ns = swim->now_ns + answer_ns(swim);
+}
+
+/* The next part of the list. A helper that does not answer is left for
+ * another; without any other the seeds are asked again. */
+static void pull_tick(struct tri_swim *swim)
+{
+    struct join *join = &swim->join;
+    uint32_t index = tri_swim_find(swim, join->helper);
+
+    if (join->tries >= PULL_TRIES_MAX || index == NONE ||
+        !is_live(swim->records[index].state)) {
+        index = tri_swim_random_member(swim, join->helper);
+        if (index == NONE) {
+            join->phase = JOIN_SEEDS;
+            join->seed_at = join->seeds_len;
+            join->due_ns = swim->now_ns;
+            return;
+        }
+        join->helper = swim->records[index].node;
+        join->cursor = 0;
+        join->tries = 0;
+    }
+    if (request(swim, join->helper, join->cursor, 0, TRI_SWIM_CARDS) == NULL)
+        return;
+    join->tries++;
+    join->due_ns = swim->now_ns + answer_ns(swim);
+}
+
+static void join_tick(struct tri_swim *swim)
+{
+    if (swim->join.phase == JOIN_NONE || swim->now_ns < swim->join.due_ns)
+        return;
+    if (swim->join.phase == JOIN_SEEDS)
+        seeds_tick(swim);
+    else
+        pull_tick(swim);
+}
+
+static void join_done(struct tri_swim *swim)
+{
+    swim->join.phase = JOIN_NONE;
+    swim->effects->joined = true;
+    /* What changed while the list came. */
+    swim->digest_ns =
+        swim->now_ns + random_ns(swim, 2 * swim->config.times.period);
+}
+
+void tri_swim_on_join_retry(struct tri_swim *swim,
+                            const struct tri_swim_packet *packet)
+{
+    struct join *join = &swim->join;
+    uint64_t pause_ns = min_u64(packet->retry_ms * TRI_NS_PER_MS,
+                                2 * swim->config.times.join_backoff_max);
+
+    if (join->phase == JOIN_SEEDS && join->seed_at > 0) {
+        join->due_ns = swim->now_ns + pause_ns;
+    } else if (join->phase == JOIN_PULLING && packet->from == join->helper) {
+        join->tries = PULL_TRIES_MAX;
+        join->due_ns = swim->now_ns + pause_ns / 4;
+    }
+}
+
+/* The first answer to a JOIN: we are a member, and say so, too. */
+static void join_accepted(struct tri_swim *swim,
+                          const struct tri_swim_packet *packet)
+{
+    struct join *join = &swim->join;
+
+    join->phase = JOIN_PULLING;
+    join->helper = packet->from;
+    join->cursor = 0;
+    join->tries = 0;
+    join->due_ns = swim->now_ns + answer_ns(swim);
+    tri_swim_rumour_start(swim, OWN, true);
+}
+
+static void join_chunk(struct tri_swim *swim,
+                       const struct tri_swim_packet *packet)
+{
+    struct join *join = &swim->join;
+
+    if (packet->from != join->helper)
+        return;
+    if (packet->cursor == 0) { /* an introduction */
+        join->tries = PULL_TRIES_MAX;
+        join->due_ns = swim->now_ns;
+        return;
+    }
+    if (packet->start == join->cursor) {
+        join->cursor = packet->cursor;
+        join->tries = 0;
+        join->due_ns = swim->now_ns + answer_ns(swim);
+    }
+    if (join->cursor == TRI_SWIM_CURSOR_END)
+        join_done(swim);
+    else if ((packet->flags & TRI_SWIM_MORE) == 0)
+        join->due_ns = swim->now_ns;
+}
+
+void tri_swim_on_state(struct tri_swim *swim,
+                       const struct tri_swim_packet *packet)
+{
+    bool snapshot_part = packet->mask == 0 && packet->target == 0;
+    bool lacks_card = false;
+
+    if (snapshot_part && swim->join.phase == JOIN_SEEDS)
+        join_accepted(swim, packet);
+    for (uint32_t i = 0; i < packet->rumours_len; i++) {
+        const struct tri_rumour *entry = &packet->rumours[i];
+
+        if (is_live(entry->state) && !entry->with_card &&
+            tri_swim_find(swim, entry->node) == NONE)
+            lacks_card = true;
+        else
+            tri_swim_hear(swim, entry, packet->mask != 0);
+    }
+    if (swim->excluded)
+        return;
+    if (snapshot_part && swim->join.phase == JOIN_PULLING)
+        join_chunk(swim, packet);
+    else if (packet->mask != 0 && lacks_card &&
+             (packet->flags & TRI_SWIM_CARDS) == 0)
+        request(swim, packet->from, packet->start, packet->mask,
+                TRI_SWIM_CARDS);
+    else if (packet->mask != 0 && packet->cursor != TRI_SWIM_CURSOR_END)
+        request(swim, packet->from, packet->cursor, packet->mask,
+                packet->flags & TRI_SWIM_CARDS);
+}
+
+/* --- digests ------------------------------------------------------------------------ */
+
+void tri_swim_on_digest(struct tri_swim *swim,
+                        const struct tri_swim_packet *packet)
+{
+    struct tri_swim_packet *answer;
+    uint64_t digest = tri_swim_digest(swim);
+
+    if (packet->digest == digest)
+        return;
+    answer = tri_swim_send(swim, TRI_SWIM_BUCKETS_, packet->from);
+    if (answer == NULL)
+        return;
+    answer->digest = digest;
+    memcpy(answer->buckets, swim->buckets, sizeof(answer->buckets));
+}
+
+void tri_swim_on_buckets(struct tri_swim *swim,
+                         const struct tri_swim_packet *packet)
+{
+    uint64_t mask = 0;
+
+    for (unsigned i = 0; i < TRI_SWIM_BUCKETS; i++)
+        if (packet->buckets[i] != swim->buckets[i])
+            mask |= 1ull << i;
+    if (mask != 0)
+        request(swim, packet->from, 0, mask, TRI_SWIM_ASK_BACK);
+}
+
+static uint64_t digest_interval_ns(const struct tri_swim *swim)
+{
+    uint32_t n = live_len(swim), log2 = 0;
+
+    while (log2 < 31 && (1u << log2) < n)
+        log2++;
+    return swim->config.times.digest * (1 + (log2 > 5 ? log2 - 5 : 0));
+}
+
+/* The pause is drawn from 3/4 to 5/4 of the interval, so that nodes which
+ * started together do not stay in step. */
+static void digest_tick(struct tri_swim *swim)
+{
+    uint64_t interval_ns = digest_interval_ns(swim);
+    struct tri_swim_packet *packet;
+    uint32_t index;
+
+    if (swim->now_ns < swim->digest_ns || swim->order_len == 0)
+        return;
+    index = tri_swim_random_member(swim, 0);
+    packet = tri_swim_send(swim, TRI_SWIM_DIGEST, swim->records[index].node);
+    if (packet == NULL)
+        return;
+    packet->digest = tri_swim_digest(swim);
+    swim->digest_ns = swim->now_ns + interval_ns * 3 / 4 +
+                      random_ns(swim, interval_ns / 2);
+}
+
+/* --- calling the dead ----------------------------------------------------------------- */
+
+/* One that died by silence, from a random place on; NONE: there is none. */
+static uint32_t random_dead(struct tri_swim *swim)
+{
+    uint32_t len = swim->records_len;
+    uint32_t at = tri_random_below(&swim->random, len);
+
+    for (uint32_t i = 0; i < len; i++, at = at + 1 < len ? at + 1 : 0)
+        if (swim->records[at].state == TRI_SWIM_DEAD && at != OWN &&
+            swim->records[at].evidence != TRI_SWIM_PROOF)
+            return at;
+    return NONE;
+}
+
+/* dead / alive of the members call, so about as many as are dead. */
+static void announce_tick(struct tri_swim *swim)
+{
+    uint64_t interval_ns = swim->config.times.announce;
+    uint32_t index;
+
+    if (swim->counts[TRI_SWIM_DEAD] == 0 || swim->now_ns < swim->announce_ns)
+        return;
+    swim->announce_ns =
+        swim->now_ns + interval_ns * 3 / 4 + random_ns(swim, interval_ns / 2);
+    if (tri_random_below(&swim->random, live_len(swim)) >=
+        swim->counts[TRI_SWIM_DEAD])
+        return;
+    index = random_dead(swim);
+    if (index != NONE)
+        tri_swim_send(swim, TRI_SWIM_ANNOUNCE, swim->records[index].node);
+}
+
+/* --- leaving -------------------------------------------------------------------------- */
+
+void tri_swim_leave_start(struct tri_swim *swim)
+{
+    struct tri_rumour left = {
+        .node = swim->config.node, .state = TRI_SWIM_LEFT,
+        .incarnation = swim->records[OWN].incarnation,
+    };
+    bool alone = swim->order_len == 0;
+
+    if (swim->leaving || swim->excluded)
+        return;
+    swim->leaving = true;
+    swim->join.phase = JOIN_NONE;
+    tri_swim_probes_drop(swim);
+    tri_swim_record_set(swim, OWN, &left);
+    tri_swim_rumour_start(swim, OWN, false);
+    if (swim->order_len <= TELL_ALL_MAX)
+        swim->tell_at = 0;
+    swim->linger_ns =
+        alone ? swim->now_ns : swim->now_ns + swim->config.times.linger_max;
+}
+
+/* Enough: as often as any rumour; few members were told by name, and once more
+ * in case that was lost. */
+static bool is_told(const struct tri_swim *swim)
+{
+    const struct record *own = &swim->records[OWN];
+
+    if (swim->tell_at != NONE)
+        return false;
+    if (own->rumour == NONE || swim->order_len == 0)
+        return true;
+    return swim->order_len <= TELL_ALL_MAX &&
+           swim->rumours[own->rumour].sent >=
+               2 * tri_min(swim->config.fanout, swim->order_len);
+}
+
+static void leave_tick(struct tri_swim *swim)
+{
+    if (!is_told(swim) && swim->now_ns < swim->linger_ns)
+        return;
+    swim->silent = true;
+    swim->effects->left = true;
+}
+
+/* --- the clock ------------------------------------------------------------------------- */
+
+uint64_t tri_swim_sync_due(const struct tri_swim *swim)
+{
+    uint64_t due_ns = TRI_NS_NEVER;
+
+    if (swim->leaving)
+        return is_told(swim) ? swim->now_ns : swim->linger_ns;
+    if (swim->join.phase != JOIN_NONE)
+        due_ns = swim->join.due_ns;
+    if (swim->order_len > 0)
+        due_ns = min_u64(due_ns, swim->digest_ns);
+    if (swim->counts[TRI_SWIM_DEAD] > 0)
+        due_ns = min_u64(due_ns, swim->announce_ns);
+    return due_ns;
+}
+
+void tri_swim_sync_tick(struct tri_swim *swim)
+{
+    if (swim->leaving) {
+        leave_tick(swim);
+        return;
+    }
+    join_tick(swim);
+    digest_tick(swim);
+    announce_tick(swim);
+}
