@@ -112,6 +112,58 @@ void troupe_exit(troupe_self_t *self);
  */
 void troupe_fail(troupe_self_t *self, int error) __attribute__((noreturn));
 
+/*
+ * Has the running actor's on_down called once, when `ref` ends: stopped
+ * (reason 0), failed (its error), or there is no such actor (ENOACTOR), or its
+ * node died or left (ENODE), or the other node's monitors_max is reached
+ * (ELIMIT). on_down comes after all tells and asks that the ended actor had
+ * sent to this one before; only a node's death waits for nothing, and outcomes
+ * of asks have a lane of their own. Two monitors of one actor tell twice. An
+ * actor without on_down passes it over.
+ * monitor_p: NULL if not wanted. A monitor ends with the actor that set it.
+ * Context: actor only. Blocking: never. Errors: EINVAL, ELIMIT (monitors_max),
+ * ENOMEM.
+ */
+int troupe_monitor(troupe_self_t *self, troupe_ref_t ref,
+                   troupe_monitor_t *monitor_p);
+
+/*
+ * The same for another node: on_down is called when it dies or leaves, at once
+ * when it is no member. reason: ENODE.
+ */
+int troupe_monitor_node(troupe_self_t *self, uint64_t node,
+                        troupe_monitor_t *monitor_p);
+
+/*
+ * Ends a monitor: on_down will not be called for it any more.
+ * Context: actor only. Blocking: never. Errors: EINVAL (not a monitor of this
+ * actor, or it has told).
+ */
+int troupe_demonitor(troupe_self_t *self, troupe_monitor_t monitor);
+
+/*
+ * Ties the running actor and `ref` together: when one of them fails, or its
+ * node dies or leaves, the other fails with ELINKED; if it has on_down, that is
+ * called instead (monitor 0, and the reason) and decides. When one stops, the
+ * link ends silently. A link to an actor that is not there fails at once
+ * (ENOACTOR). A second link between the two changes nothing. When one side
+ * links while the other unlinks, either may come last.
+ * Context: actor only. Blocking: never. Errors: as troupe_monitor; unlink:
+ * EINVAL (there is none).
+ */
+int troupe_link(troupe_self_t *self, troupe_ref_t ref);
+int troupe_unlink(troupe_self_t *self, troupe_ref_t ref);
+
+/*
+ * Waits until an actor, here or anywhere, has ended, and says why, as on_down
+ * does. timeout_ms: as in troupe_ask. The thread serves this node's actors
+ * meanwhile.
+ * Context: any thread of the program; ECONTEXT in a handler. Blocking: up to
+ * timeout_ms. Errors: ETIMEDOUT, ECONTEXT, EINVAL, ELIMIT, ENOMEM.
+ */
+int troupe_wait_down(troupe_t *troupe, troupe_ref_t ref, int timeout_ms,
+                     int *reason_p);
+
 /* The running actor, its state, its node. Context: actor only. */
 troupe_ref_t troupe_self_ref(const troupe_self_t *self);
 void *troupe_self_state(const troupe_self_t *self);

@@ -54,6 +54,8 @@ typedef struct troupe_options {
     uint32_t actors_max;         /* actors alive at once */
     uint32_t dead_letters_max;   /* dead letters kept */
     uint32_t asks_max;           /* asks pending at once */
+    uint32_t monitors_max;       /* monitors of actors here and on them; a link
+                                    counts twice */
     size_t message_bytes_max;    /* one message */
     size_t memory_bytes_max;     /* all messages of this node together */
     size_t outbox_bytes_max;     /* waiting for one peer */

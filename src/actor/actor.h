@@ -39,6 +39,7 @@ struct tri_actor {
                                   counts turns */
     _Atomic uint16_t overflow; /* enum troupe_overflow; written at spawn */
     struct tri_lock take_lock; /* TROUPE_DROP_OLD: held by who takes */
+    _Atomic uint32_t monitored; /* it may be in the table of monitors */
 
     /* owner */
     alignas(TRI_CACHE_LINE)

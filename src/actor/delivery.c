@@ -271,14 +271,19 @@ static void refuse_record(struct tri_runtime *runtime,
         tri_asks_complete(&runtime->asks, record->ask, reason, 0, NULL, 0);
 }
 
-/* wait_p: as tri_deliver_or_await. A stop gets in beyond the limit. */
+static bool is_bounded(const struct tri_message *message)
+{
+    return message->kind == TRI_TELL || message->kind == TRI_ASK;
+}
+
+/* wait_p: as tri_deliver_or_await. Stops and events get in beyond the limit. */
 static int deliver_or_await(struct tri_runtime *runtime,
                             struct tri_message *message, bool *wait_p)
 {
     *wait_p = false;
-    return message->kind == TRI_STOP
-               ? tri_deliver(runtime, message, false)
-               : tri_deliver_or_await(runtime, message, wait_p);
+    return is_bounded(message)
+               ? tri_deliver_or_await(runtime, message, wait_p)
+               : tri_deliver(runtime, message, false);
 }
 
 /*
@@ -456,6 +461,14 @@ static void on_record(void *context, struct tri_peer *peer,
         tri_resolve(runtime, record, payload, record->bytes,
                     ms_left_of(record->value));
         break;
+    case TRI_DOWN:
+        batch_end(runtime); /* it is behind what came before it */
+        tri_watch_record(runtime, peer, record);
+        break;
+    case TRI_MONITOR:
+    case TRI_DEMONITOR:
+        tri_watch_record(runtime, peer, record);
+        break;
     case TRI_DRAIN:
     case TRI_DRAIN_REPLIES:
     case TRI_DRAINED:
@@ -547,7 +560,7 @@ static void on_died(void *context, struct tri_peer *peer)
         tri_info("%s has left", tri_peer_label(peer, label));
     else
         tri_warn("%s has died", tri_peer_label(peer, label));
-    tri_asks_fail_node(&runtime->asks, peer->node, TROUPE_ENODE);
+    tri_actors_node_gone(runtime, peer->node, TROUPE_ENODE);
     tri_room(runtime); /* in vain */
     troupe_wake((troupe_from_t){ .context_ = runtime });
 }

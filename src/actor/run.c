@@ -186,6 +186,20 @@ static int handle_then(struct troupe_self *self, struct tri_message *message)
                        ask->arg, ask->then);
 }
 
+static int handle_event(struct troupe_self *self, struct tri_message *message)
+{
+    int rc;
+
+    if (message->ask != 0 &&
+        !tri_monitors_met(&self->runtime->monitors, message->ask))
+        return 0; /* not wanted any more */
+    rc = receive(self, message->index, message->payload);
+    if (rc != TROUPE_ETYPE)
+        return rc;
+    /* It has no handler. */
+    return message->kind == TRI_LINKED ? TROUPE_ELINKED : 0;
+}
+
 /* Returns what makes the actor fail: a negative code, or 0. */
 static int handle(struct troupe_self *self, struct tri_message *message)
 {
@@ -218,9 +232,8 @@ static int handle(struct troupe_self *self, struct tri_message *message)
         rc = receive(self, TROUPE_ON_UNDELIVERED, message->payload);
         break;
     case TRI_EVENT:
-        rc = receive(self, message->index, message->payload);
-        if (rc == TROUPE_ETYPE)
-            rc = 0; /* it has no handler */
+    case TRI_LINKED:
+        rc = handle_event(self, message);
         break;
     default: /* TRI_STOP */
         rc = 0;
@@ -258,6 +271,8 @@ static void stop_actor(struct troupe_self *self)
     tri_actor_generation_advance(actor);
     if (actor->started)
         receive(self, TROUPE_ON_STOP, &reason);
+    /* Behind all that it sent. */
+    tri_watch_end(self->runtime, actor, reason);
     if (actor->state != actor->small_state)
         free(actor->state);
     actor->state = NULL;

@@ -15,6 +15,7 @@
 #include "actor/asks.h"
 #include "actor/dead_letters.h"
 #include "actor/markers.h"
+#include "actor/monitors.h"
 #include "actor/names.h"
 #include "actor/scheduler.h"
 #include "link/link.h"
@@ -49,6 +50,7 @@ struct tri_runtime {
     troupe_options_t options;
     struct tri_actor_table actors;
     struct tri_asks asks;
+    struct tri_monitors monitors;
     struct tri_names names;
     struct tri_dead_letters dead_letters;
     struct tri_scheduler scheduler;
@@ -241,6 +243,28 @@ int tri_send_waiting(struct tri_seat *seat, troupe_ref_t to,
 /* Handles what is there, without waiting. */
 void tri_serve_once(struct tri_seat *seat);
 
+/* --- watch.c: who is told of whose end ------------------------------------ */
+
+/* An actor has ended: its generation is none by now. Its owner. */
+void tri_watch_end(struct tri_runtime *runtime, struct tri_actor *actor,
+                   int reason);
+
+/*
+ * Another node has died or left (reason: ENODE): what watches it or its actors
+ * is told, asks of it fail, and what it watched here is forgotten. May be
+ * called again. Any thread.
+ */
+void tri_actors_node_gone(struct tri_runtime *runtime, uint64_t node,
+                          int reason);
+
+/* A MONITOR, DEMONITOR or DOWN. Poll lock held. */
+void tri_watch_record(struct tri_runtime *runtime, struct tri_peer *peer,
+                      const struct tri_record *record);
+
+/* A MONITOR or DEMONITOR of a thread of this node. */
+void tri_watch_here(struct tri_runtime *runtime,
+                    const struct tri_record *record);
+
 /* --- send.c --------------------------------------------------------------- */
 
 /*
@@ -251,5 +275,24 @@ void tri_serve_once(struct tri_seat *seat);
 int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
                  size_t name_len, uint32_t protocol, uint32_t timeout_ms,
                  troupe_ref_t *ref_p);
+
+/* What a node, this one too, is asked itself. */
+struct tri_request {
+    enum tri_record_kind kind;
+    uint16_t index;
+    troupe_ref_t to;
+    const void *payload;
+    size_t bytes;
+    uint32_t result_bytes;
+};
+
+/*
+ * Sends a request from a thread and waits for its outcome. timeout_ms: as in
+ * troupe_ask. ask_p: its id, when it was sent.
+ * Errors: as troupe_ask.
+ */
+int tri_request_wait(struct tri_runtime *runtime,
+                     const struct tri_request *request, int timeout_ms,
+                     void *result_p, uint64_t *ask_p);
 
 #endif

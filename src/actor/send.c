@@ -106,17 +106,32 @@ static enum tri_send_how how_of(const struct tri_runtime *runtime,
                : TRI_SEND_BOUNDED;
 }
 
+/* What this node asks itself. False: it is no such record. */
+static bool request_here(struct tri_runtime *runtime,
+                         const struct parcel *parcel)
+{
+    switch (parcel->record.kind) {
+    case TRI_MONITOR:
+        tri_watch_here(runtime, &parcel->record);
+        return true;
+    case TRI_RESOLVE:
+        tri_resolve(runtime, &parcel->record, parcel->payload,
+                    parcel->record.total_bytes, parcel->timeout_ms);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static int send_parcel(struct tri_runtime *runtime, const struct parcel *parcel)
 {
     bool bounded = parcel->record.kind != TRI_STOP;
     struct tri_peer *peer;
 
     if (parcel->to_node == runtime->node) {
-        if (tri_likely(parcel->record.kind != TRI_RESOLVE))
-            return send_local(runtime, parcel, bounded);
-        tri_resolve(runtime, &parcel->record, parcel->payload,
-                    parcel->record.total_bytes, parcel->timeout_ms);
-        return 0;
+        if (tri_unlikely(request_here(runtime, parcel)))
+            return 0;
+        return send_local(runtime, parcel, bounded);
     }
     peer = tri_link_find(&runtime->link, parcel->to_node);
     if (tri_unlikely(peer == NULL))
@@ -509,6 +524,29 @@ int tri_ask_name(struct tri_runtime *runtime, uint64_t node, const char *name,
     rc = ask_and_wait(runtime, &parcel, NULL, NULL, sizeof(*ref_p), &waiter,
                       timeout_ms);
     return rc == TROUPE_ETIMEDOUT ? TROUPE_ENONAME : rc;
+}
+
+int tri_request_wait(struct tri_runtime *runtime,
+                     const struct tri_request *request, int timeout_ms,
+                     void *result_p, uint64_t *ask_p)
+{
+    struct tri_waiter waiter = { .result = result_p };
+    troupe_ref_t me = { .node = runtime->node };
+    struct parcel parcel;
+    uint32_t ms;
+    int rc = timeout_of(runtime, timeout_ms, &ms);
+
+    if (rc == 0 && is_in_handler(NULL))
+        rc = TROUPE_ECONTEXT;
+    if (rc != 0)
+        return rc;
+    parcel_init(&parcel, request->kind, request->to, me, request->payload,
+                request->bytes);
+    parcel.record.index = request->index;
+    rc = ask_and_wait(runtime, &parcel, NULL, NULL, request->result_bytes,
+                      &waiter, ms);
+    *ask_p = parcel.record.ask;
+    return rc;
 }
 
 /* --- asking from an actor ------------------------------------------------- */

@@ -18,7 +18,9 @@ enum {
     TRI_THEN = 100,        /* outcome of an actor's ask; ask: its entry */
     TRI_UNDELIVERED = 101, /* payload: troupe_dead_letter_t */
     TRI_MARKER = 102,      /* of actor/markers.h */
-    TRI_EVENT = 103,       /* index: TROUPE_ON_…, payload: what it says */
+    TRI_EVENT = 103,       /* index: TROUPE_ON_…, payload: what it says; ask:
+                              the monitor that fired, or 0 */
+    TRI_LINKED = 104,      /* the same, of a link */
 };
 
 struct tri_message {

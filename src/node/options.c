@@ -51,6 +51,8 @@ static const struct option {
       "1024", "dead letters kept" },
     { "asks_max", KIND_U32, AT(asks_max), 1, 1 << 24, NULL, "65536",
       "asks pending at once" },
+    { "monitors_max", KIND_U32, AT(monitors_max), 1, 1 << 24, NULL, "65536",
+      "monitors and links of this node's actors, and on them" },
     { "message_bytes_max", KIND_SIZE, AT(message_bytes_max), 64, 1ll << 31,
       NULL, "268435456", "one message" },
     { "memory_bytes_max", KIND_SIZE, AT(memory_bytes_max), 1 << 20,

@@ -22,7 +22,7 @@
 #include "transport/carrier.h"
 
 /* Binaries that disagree on this do not understand each other's records. */
-#define INTERFACE_VERSION 2u
+#define INTERFACE_VERSION 3u
 #define SPIN_US 20u
 /* With more ranks than cores, yielding lets the sender run; see
  * doc/performance.md. */
@@ -322,6 +322,9 @@ static int open_actors(troupe_t *troupe)
         return rc;
     rc = tri_asks_init(&runtime->asks, options->asks_max, &events);
     if (rc == 0)
+        rc = tri_monitors_init(&runtime->monitors, runtime->node,
+                               options->monitors_max);
+    if (rc == 0)
         rc = tri_names_init(&runtime->names);
     if (rc == 0)
         rc = tri_dead_letters_init(&runtime->dead_letters,
@@ -449,6 +452,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     if (troupe->actors_open) {
         tri_actor_table_fini(&runtime->actors);
         tri_asks_fini(&runtime->asks);
+        tri_monitors_fini(&runtime->monitors);
         tri_names_fini(&runtime->names);
         tri_dead_letters_fini(&runtime->dead_letters);
     }

@@ -51,7 +51,13 @@ enum tri_record_kind {
     TRI_DRAINED = 14, /* that answer; value: 0 or an error */
     TRI_QUIESCE = 15, /* payload: a message of group/quiesce_core.h */
     TRI_DRAIN_REPLIES = 16, /* goes with a DRAIN, for the lane of replies */
-    TRI_KIND_LAST = TRI_DRAIN_REPLIES,
+    TRI_MONITOR = 17,   /* the sender, or the thread of the ask `ask`, wants to
+                           know when slot, generation ends; index: enum
+                           tri_monitor_kind; ask: the number of it */
+    TRI_DEMONITOR = 18, /* no more; as the MONITOR */
+    TRI_DOWN = 19,      /* the sender ended; slot, generation: who wants to
+                           know; index, ask: as the MONITOR; value: why */
+    TRI_KIND_LAST = TRI_DOWN,
 };
 
 /* What must not wait for what: control for nothing, replies for no data. Order
@@ -75,6 +81,8 @@ static inline enum tri_lane tri_lane_of(uint8_t kind)
     case TRI_MAILBOX_GO:
     case TRI_DRAINED:
     case TRI_QUIESCE:
+    case TRI_MONITOR:
+    case TRI_DEMONITOR:
         return TRI_LANE_CONTROL;
     default:
         return TRI_LANE_DATA;
