@@ -179,8 +179,8 @@ static void pause_check(struct tri_swim *swim)
     const struct tri_swim_times *times = &swim->config.times;
     uint64_t gap_ns = swim->now_ns - swim->last_ns;
 
-    if (times->pause_guard == 0 || swim->due_ns > swim->now_ns ||
-        swim->now_ns - swim->due_ns <= times->pause_guard ||
+    if (times->pause_guard == 0 || gap_ns <= times->pause_guard ||
+        swim->due_ns > swim->now_ns - times->pause_guard ||
         !has_rule(swim, TRI_SWIM_WITHOUT_RULE_B))
         return;
     swim->metrics.pauses++;
