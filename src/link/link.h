@@ -162,9 +162,10 @@ struct tri_link_events {
     void (*undelivered)(void *context, struct tri_peer *peer,
                         struct tri_message *message, int reason);
 
-    /* The peer died, or the channel found it gone, and a TELL or ASK had been
-     * handed to the channel that is not known to have arrived; only its header
-     * is known. Before what was queued behind it is undelivered. */
+    /* The peer died, or the channel found it gone (ENODE), or its connection
+     * closed (ETRANSPORT), and a TELL or ASK had been handed to the channel
+     * that is not known to have arrived; only its header is known. Before what
+     * was queued behind it is undelivered. */
     void (*lost)(void *context, struct tri_peer *peer,
                  const struct tri_record *record, int reason);
 

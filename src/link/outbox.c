@@ -103,13 +103,17 @@ static void give_up_exposed_locked(struct tri_peer *peer)
     }
 }
 
+static void report_unread_locked(struct tri_peer *peer, int reason);
+
 /*
  * Ends a channel whose connection closed, so that the next send connects anew.
- * What was under way is lost; a message that was half sent begins again.
+ * What was under way is lost, and told of, unless it is known to have arrived;
+ * a message that was half sent begins again.
  */
 static void drop_channel_locked(struct tri_peer *peer)
 {
     assert(tri_lock_is_held(&peer->lock));
+    report_unread_locked(peer, TROUPE_ETRANSPORT);
     give_up_exposed_locked(peer);
     atomic_store_explicit(&peer->broken, 0, memory_order_relaxed);
     if (peer->channel != NULL)
@@ -239,6 +243,7 @@ void tri_peer_header(const struct tri_message *message,
 /* The messages of which a channel's unread records are, lane by lane. */
 struct unread {
     struct tri_peer *peer;
+    int reason;
     struct tri_record latest[TRI_LANES]; /* kind 0: none yet */
 };
 
@@ -249,7 +254,7 @@ static void report_lost(struct unread *unread, enum tri_lane lane)
 
     /* A PULL's message is still in its outbox. Nobody waits for the others. */
     if (record->kind == TRI_TELL || record->kind == TRI_ASK)
-        events->lost(events->context, unread->peer, record, TROUPE_ENODE);
+        events->lost(events->context, unread->peer, record, unread->reason);
 }
 
 /* One letter a message: only the first of its records counts, which may be a
@@ -272,9 +277,9 @@ static void on_unread(void *context, const struct tri_record *record,
         latest->kind = record->ask != 0 ? TRI_ASK : TRI_TELL;
 }
 
-static void report_unread_locked(struct tri_peer *peer)
+static void report_unread_locked(struct tri_peer *peer, int reason)
 {
-    struct unread unread = { .peer = peer };
+    struct unread unread = { .peer = peer, .reason = reason };
 
     assert(tri_lock_is_held(&peer->lock));
     if (peer->channel == NULL || peer->told_lost ||
@@ -423,7 +428,7 @@ static void pump_locked(struct tri_peer *peer)
     if (wrote || full != 0)
         flush_locked(peer);
     if (rc == TROUPE_ENODE)
-        report_unread_locked(peer); /* now: before what was behind it */
+        report_unread_locked(peer, rc); /* now: before what was behind it */
     if (rc != 0)
         drop_outboxes_locked(peer, rc);
     tell_room_locked(peer);
@@ -690,7 +695,7 @@ void tri_link_kill(struct tri_peer *peer)
     /* As in peer_run_locked: nobody waits for us while others are called. */
     atomic_store_explicit(&peer->lock.held, LOCK_LONG, memory_order_relaxed);
     tri_fence_full();
-    report_unread_locked(peer);
+    report_unread_locked(peer, TROUPE_ENODE);
     drop_outboxes_locked(peer, TROUPE_ENODE);
     drop_channel_locked(peer);
     peer_unlock(peer);

@@ -66,7 +66,7 @@ struct fixture {
     _Atomic uint64_t arrived;
     uint32_t wrong, large, refused, undelivered;
     char lost[ORDER_LEN + 1]; /* kinds, 't' and 'a', and their ask's digit */
-    int reason;
+    int reason, lost_reason;
     _Atomic uint32_t died;
 };
 
@@ -357,7 +357,7 @@ static void on_lost(void *context, struct tri_peer *peer,
     size_t len = strlen(fixture->lost);
 
     (void)peer;
-    assert_int_equal(reason, TROUPE_ENODE);
+    assert_int_equal(reason, fixture->lost_reason);
     assert_int_equal(fixture->undelivered, 0); /* in order */
     if (len + 2 > ORDER_LEN)
         return;
@@ -396,6 +396,7 @@ static int setup_with(void **state, const struct tri_transport_ops *ops)
     memset(fixture, 0, sizeof(*fixture));
     if (tri_link_init(&fixture->link, &config) != 0)
         return -1;
+    fixture->lost_reason = TROUPE_ENODE;
     fixture->fake.transport.ops = ops;
     fixture->fake.transport.record_bytes_max = RECORD_BYTES;
     set_room(&fixture->fake, FRAMES);
@@ -823,6 +824,27 @@ static void test_broken_connection(void **state)
     assert_int_equal(fixture->died, 0);
 }
 
+/* What the old connection had not brought is told of; the half goes anew. */
+static void test_broken_connection_tells_of_unread(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->lost_reason = TROUPE_ETRANSPORT;
+    fixture->fake.lanes[TRI_LANE_DATA].room = 5;
+    send_typed(fixture, TRI_TELL, 0, 10); /* will arrive */
+    send_typed(fixture, TRI_ASK, 1, 10);
+    send_typed(fixture, TRI_TELL, 2, 2 * RECORD_BYTES);
+    send_typed(fixture, TRI_TELL, 3, 2 * RECORD_BYTES); /* half of it */
+    assert_int_equal(deliver_lane(&fixture->fake, TRI_LANE_DATA, 1), 1);
+    fixture->fake.events.lost(&fixture->link, PEER_NODE, TRI_EVIDENCE_STRONG);
+    fixture->fake.lanes[TRI_LANE_DATA].room = FRAMES;
+    fixture->fake.events.writable(&fixture->link, fixture->peer);
+    assert_int_equal(fixture->fake.connects, 2);
+    assert_string_equal(fixture->lost, "a1t2");
+    assert_int_equal(fixture->undelivered, 0);
+    assert_int_equal(fixture->fake.lanes[TRI_LANE_DATA].tail, 7);
+}
+
 /* --- what a peer may send, but should not --------------------------------- */
 
 static void raise_record(struct fixture *fixture, struct tri_record record,
@@ -1083,6 +1105,7 @@ int main(void)
         TEST(test_connect_fails),
         TEST(test_connect_finds_it_gone),
         TEST(test_broken_connection),
+        TEST(test_broken_connection_tells_of_unread),
         TEST(test_garbage),
         TEST(test_too_large),
         TEST_BOTH(test_senders),
