@@ -144,8 +144,8 @@ void troupe_wake(troupe_from_t from);
 
 /*
  * Waits until all that this node (its actors and threads) sent before the
- * call has been handled, wherever it went, this node included; what is sent
- * meanwhile is not waited for. A message is handled when its handler has
+ * call has been handled, wherever it went, this node and those that joined
+ * included; what is sent meanwhile is not waited for. A message is handled when its handler has
  * returned. What went to a node that dies is written off.
  * Context: any thread of the program, not in a handler; threads that call it
  * at the same time take turns. The thread serves actors meanwhile.
@@ -156,10 +156,11 @@ void troupe_wake(troupe_from_t from);
 int troupe_drain(troupe_t *troupe, int timeout_ms);
 
 /*
- * Collective over the living nodes: returns when all have called it and none
- * has a message in flight or unhandled. It says nothing about messages that a
- * thread of the program sends meanwhile, nor about asks that wait for their
- * answer or deadline. A node that dies is written off, and with it what it
+ * Collective over the living ranks: returns when all have called it and none
+ * has a message in flight or unhandled among them. It says nothing about
+ * messages that a thread of the program sends meanwhile, nor about asks that
+ * wait for their answer or deadline, nor about nodes that joined the job: what
+ * is on its way from or to them does not count. A node that dies is written off, and with it what it
  * sent and was sent. A node whose deadline passes leaves the call; it may
  * come back while others still wait.
  * Context: any thread of the program, one at a time, not in a handler. The
@@ -183,10 +184,11 @@ enum troupe_busy_what {
 };
 
 typedef struct troupe_busy {
-    int rank;
+    int rank; /* -1: a node that is no rank of this job */
     enum troupe_busy_what what;
     uint64_t messages;  /* TO and FROM: how many */
     troupe_ref_t actor; /* ACTOR */
+    uint64_t node;      /* its id */
 } troupe_busy_t;
 
 /*

@@ -3,10 +3,10 @@
 /*
  * Drains, see group.h: asking others, and answering them and ourselves.
  *
- *     records of rank r     data, replies: both seen -> stalled
+ *     records of a peer     data, replies: both seen -> stalled
  *     last of its messages that were parked by then is unparked
  *                           stalled -> wanted
- *     no batch under way    wanted -> in_batch, for all ranks; markers
+ *     no batch under way    wanted -> in_batch, for all peers; markers
  *     last marker           in_batch -> answered
  */
 
@@ -16,10 +16,10 @@
 
 /* --- answering ------------------------------------------------------------ */
 
-static void on_answer_locked(struct tri_group *group, uint32_t rank,
+static void on_answer_locked(struct tri_group *group, uint32_t slot,
                              uint64_t number, int error)
 {
-    struct tri_drain_member *member = &group->drains[rank];
+    struct tri_drain_member *member = &group->drains[slot];
 
     if (number == 0 || member->pending != number)
         return; /* to a drain that has expired */
@@ -30,7 +30,31 @@ static void on_answer_locked(struct tri_group *group, uint32_t rank,
         tri_group_wake(group);
 }
 
-static void answer_locked(struct tri_group *group, uint32_t rank,
+/* Who was in that slot is dead, or was never asked: nothing is wanted of it. */
+static void forget_locked(struct tri_group *group, uint32_t slot)
+{
+    struct tri_drain_member *member = &group->drains[slot];
+
+    group->wanted_len -= member->wanted != 0;
+    member->wanted = member->stalled = member->in_batch = 0;
+    on_answer_locked(group, slot, member->pending, 0);
+}
+
+/* The member of a slot, about the peer that has it now. */
+static struct tri_drain_member *member_locked(struct tri_group *group,
+                                              uint32_t slot)
+{
+    struct tri_drain_member *member = &group->drains[slot];
+    uint64_t node = group->runtime->link.peers[slot].node;
+
+    if (member->node != node) {
+        forget_locked(group, slot);
+        *member = (struct tri_drain_member){ .node = node };
+    }
+    return member;
+}
+
+static void answer_locked(struct tri_group *group, uint32_t slot,
                           uint64_t number, int error)
 {
     struct tri_record record = {
@@ -40,10 +64,11 @@ static void answer_locked(struct tri_group *group, uint32_t rank,
         .value = error,
     };
 
-    if (rank == group->self)
-        on_answer_locked(group, rank, number, error);
-    else if (!group->members[rank].is_dead)
-        tri_link_send(&group->runtime->link.peers[rank], &record, NULL, TRI_SEND_FORCED);
+    if (slot == group->self)
+        on_answer_locked(group, slot, number, error);
+    else /* in vain if it is dead */
+        tri_link_send(&group->runtime->link.peers[slot], &record, NULL,
+                      TRI_SEND_FORCED);
 }
 
 static void end_batch_locked(struct tri_group *group)
@@ -51,7 +76,7 @@ static void end_batch_locked(struct tri_group *group)
     int error = group->runtime->markers.lacks_memory ? TROUPE_ENOMEM : 0;
 
     group->is_batch = false;
-    for (uint32_t i = 0; i < group->len; i++) {
+    for (uint32_t i = 0; i < tri_group_slots(group); i++) {
         struct tri_drain_member *member = &group->drains[i];
         uint64_t number = member->in_batch;
 
@@ -64,7 +89,7 @@ static void end_batch_locked(struct tri_group *group)
 static void begin_batches_locked(struct tri_group *group)
 {
     while (!group->is_batch && group->wanted_len > 0) {
-        for (uint32_t i = 0; i < group->len; i++) {
+        for (uint32_t i = 0; i < tri_group_slots(group); i++) {
             struct tri_drain_member *member = &group->drains[i];
 
             member->in_batch = member->wanted;
@@ -88,10 +113,10 @@ void tri_drain_markers_ended(struct tri_runtime *runtime)
     tri_group_unlock(group);
 }
 
-static void want_locked(struct tri_group *group, uint32_t rank,
+static void want_locked(struct tri_group *group, uint32_t slot,
                         uint64_t number)
 {
-    struct tri_drain_member *member = &group->drains[rank];
+    struct tri_drain_member *member = member_locked(group, slot);
 
     group->wanted_len += member->wanted == 0;
     member->wanted = number; /* one that it asked before has expired */
@@ -100,21 +125,21 @@ static void want_locked(struct tri_group *group, uint32_t rank,
 }
 
 /* What is parked is not in a mailbox yet: that first. Poll lock held. */
-static void begin_stall_locked(struct tri_group *group, uint32_t rank,
+static void begin_stall_locked(struct tri_group *group, uint32_t slot,
                                uint64_t number)
 {
-    struct tri_drain_member *member = &group->drains[rank];
+    struct tri_drain_member *member = member_locked(group, slot);
     uint32_t marked;
-    int rc = tri_flow_mark(&group->runtime->link.peers[rank], &marked);
+    int rc = tri_flow_mark(&group->runtime->link.peers[slot], &marked);
 
     member->parked_len += marked;
     if (rc != 0) {
-        answer_locked(group, rank, number, rc);
+        answer_locked(group, slot, number, rc);
         return;
     }
     member->stalled = number;
     if (member->parked_len == 0)
-        want_locked(group, rank, number);
+        want_locked(group, slot, number);
 }
 
 void tri_drain_unparked(struct tri_runtime *runtime, struct tri_peer *peer)
@@ -123,16 +148,16 @@ void tri_drain_unparked(struct tri_runtime *runtime, struct tri_peer *peer)
     struct tri_drain_member *member;
 
     tri_group_lock(group);
-    member = &group->drains[peer->rank];
+    member = member_locked(group, tri_peer_slot(peer));
     if (--member->parked_len == 0 && member->stalled != 0)
-        want_locked(group, (uint32_t)peer->rank, member->stalled);
+        want_locked(group, tri_peer_slot(peer), member->stalled);
     tri_group_unlock(group);
 }
 
-void tri_drain_take_locked(struct tri_group *group, uint32_t rank,
+void tri_drain_take_locked(struct tri_group *group, uint32_t slot,
                            const struct tri_record *record)
 {
-    struct tri_drain_member *member = &group->drains[rank];
+    struct tri_drain_member *member = member_locked(group, slot);
 
     switch (record->kind) {
     case TRI_DRAIN:
@@ -142,17 +167,17 @@ void tri_drain_take_locked(struct tri_group *group, uint32_t rank,
         member->replies_seen = record->ask;
         break;
     default: /* TRI_DRAINED */
-        on_answer_locked(group, rank, record->ask,
+        on_answer_locked(group, slot, record->ask,
                          record->value <= 0 ? record->value : TROUPE_EPROTO);
         return;
     }
     if (record->ask != 0 && member->data_seen == member->replies_seen)
-        begin_stall_locked(group, rank, record->ask);
+        begin_stall_locked(group, slot, record->ask);
 }
 
 /* --- who is busy ---------------------------------------------------------- */
 
-static void answer_who_locked(struct tri_group *group, uint32_t rank,
+static void answer_who_locked(struct tri_group *group, uint32_t slot,
                               const struct tri_quiesce_message *who)
 {
     struct tri_busy_actor actors[TRI_QUIESCE_ENTRIES_MAX];
@@ -165,36 +190,30 @@ static void answer_who_locked(struct tri_group *group, uint32_t rank,
     for (unsigned i = 0; i < busy.len; i++)
         busy.entries[i] = (struct tri_quiesce_entry){ actors[i].slot,
                                                       actors[i].generation };
-    tri_group_send_locked(group, rank, &busy);
+    tri_group_send_locked(group, slot, &busy);
 }
 
-static void note_actor(struct tri_group *group, uint32_t rank, uint32_t slot,
+static void note_actor(struct tri_group *group, uint32_t at, uint32_t slot,
                        uint32_t generation)
 {
-    const struct tri_runtime *runtime = group->runtime;
+    troupe_busy_t entry = tri_group_busy_at(group, at, TROUPE_BUSY_ACTOR);
 
-    tri_report_add(&group->who,
-                   (troupe_busy_t){
-                       .rank = (int)rank,
-                       .what = TROUPE_BUSY_ACTOR,
-                       .actor = { rank == group->self
-                                      ? runtime->node
-                                      : runtime->link.peers[rank].node,
-                                  slot, generation } });
+    entry.actor = (troupe_ref_t){ entry.node, slot, generation };
+    tri_report_add(&group->who, entry);
 }
 
-void tri_drain_take_who_locked(struct tri_group *group, uint32_t rank,
+void tri_drain_take_who_locked(struct tri_group *group, uint32_t slot,
                                const struct tri_quiesce_message *message)
 {
     if (message->kind == TRI_QUIESCE_WHO) {
-        answer_who_locked(group, rank, message);
+        answer_who_locked(group, slot, message);
         return;
     }
     if (!group->is_draining || message->call != (uint32_t)group->drain ||
-        group->drains[rank].pending == 0)
+        member_locked(group, slot)->pending == 0)
         return;
     for (unsigned i = 0; i < message->len; i++)
-        note_actor(group, rank, message->entries[i].who,
+        note_actor(group, slot, message->entries[i].who,
                    message->entries[i].what);
 }
 
@@ -203,15 +222,15 @@ static void ask_who_locked(struct tri_group *group)
     struct tri_quiesce_message who = { .kind = TRI_QUIESCE_WHO,
                                        .call = (uint32_t)group->drain };
 
-    for (uint32_t i = 0; i < group->len; i++)
+    for (uint32_t i = 0; i < tri_group_slots(group); i++)
         if (i != group->self && group->drains[i].pending != 0)
             tri_group_send_locked(group, i, &who);
 }
 
-static bool is_named(const struct tri_report *report, uint32_t rank)
+static bool is_named(const struct tri_report *report, uint64_t node)
 {
     for (uint32_t i = 0; i < report->len; i++)
-        if (report->entries[i].rank == (int)rank)
+        if (report->entries[i].node == node)
             return true;
     return false;
 }
@@ -227,29 +246,28 @@ static void report_locked(struct tri_group *group)
             note_actor(group, group->self, actors[i].slot,
                        actors[i].generation);
     }
-    for (uint32_t i = 0; i < group->len; i++)
+    for (uint32_t i = 0; i < tri_group_slots(group); i++)
         if (i != group->self && group->drains[i].pending != 0 &&
-            !is_named(&group->who, i))
+            !is_named(&group->who, group->drains[i].node))
             tri_report_add(&group->who,
-                           (troupe_busy_t){ .rank = (int)i,
-                                            .what = TROUPE_BUSY_SILENT });
+                           tri_group_busy_at(group, i, TROUPE_BUSY_SILENT));
     tri_group_report_locked(group, "drain", &group->who);
 }
 
 /* --- asking --------------------------------------------------------------- */
 
-static bool has_sent_to(struct tri_group *group, uint32_t rank)
+static bool has_sent_to(struct tri_group *group, uint32_t slot)
 {
-    struct tri_peer *peer = &group->runtime->link.peers[rank];
+    struct tri_peer *peer = &group->runtime->link.peers[slot];
 
-    return !tri_peer_is_dead(peer) &&
+    return tri_peer_is_used(peer) && !tri_peer_is_dead(peer) &&
            (tri_peer_count(&peer->sent) > 0 || tri_peer_is_waiting(peer));
 }
 
 /* Errors: ENOMEM. A node that is gone needs no answer. */
-static int ask_locked(struct tri_group *group, uint32_t rank)
+static int ask_locked(struct tri_group *group, uint32_t slot)
 {
-    struct tri_peer *peer = &group->runtime->link.peers[rank];
+    struct tri_peer *peer = &group->runtime->link.peers[slot];
     struct tri_record record = {
         .kind = TRI_DRAIN,
         .sender_node = group->runtime->node,
@@ -261,7 +279,7 @@ static int ask_locked(struct tri_group *group, uint32_t rank)
     if (rc == 0)
         rc = tri_link_send(peer, &record, NULL, TRI_SEND_FORCED);
     if (rc == 0) {
-        group->drains[rank].pending = group->drain;
+        member_locked(group, slot)->pending = group->drain;
         atomic_fetch_add(&group->pending_len, 1);
     }
     return rc == TROUPE_ENODE ? 0 : rc;
@@ -275,7 +293,7 @@ static int begin_locked(struct tri_group *group)
     group->drain_error = 0;
     group->who.len = 0;
     tri_group_bury_locked(group);
-    for (uint32_t i = 0; rc == 0 && i < group->len; i++)
+    for (uint32_t i = 0; rc == 0 && i < tri_group_slots(group); i++)
         if (i != group->self && has_sent_to(group, i))
             rc = ask_locked(group, i);
     if (rc != 0)
@@ -289,19 +307,26 @@ static int begin_locked(struct tri_group *group)
 /* What comes for this drain from now on is too late. */
 static void end_locked(struct tri_group *group)
 {
-    for (uint32_t i = 0; i < group->len; i++)
+    for (uint32_t i = 0; i < tri_group_slots(group); i++)
         group->drains[i].pending = 0;
     atomic_store(&group->pending_len, 0);
     group->is_draining = false;
 }
 
-void tri_drain_bury_locked(struct tri_group *group, uint32_t rank)
+void tri_drain_bury_locked(struct tri_group *group)
 {
-    struct tri_drain_member *member = &group->drains[rank];
+    struct tri_link *link = &group->runtime->link;
 
-    group->wanted_len -= member->wanted != 0;
-    member->wanted = member->stalled = 0;
-    on_answer_locked(group, rank, member->pending, 0);
+    for (uint32_t i = 0; i < tri_group_slots(group); i++) {
+        struct tri_drain_member *member = &group->drains[i];
+
+        /* node 0: nothing was ever to do with it, or it is us */
+        if (member->node == 0 || member->is_buried ||
+            !tri_peer_is_dead(&link->peers[i]))
+            continue;
+        member->is_buried = true;
+        forget_locked(group, i);
+    }
 }
 
 static bool is_drained(void *arg)

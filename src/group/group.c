@@ -22,15 +22,16 @@ void tri_group_wake(struct tri_group *group)
 
 /* --- sending -------------------------------------------------------------- */
 
-static void send_to(struct tri_group *group, uint32_t rank,
+static void send_to(struct tri_group *group, uint32_t slot,
                     const struct tri_record *record, const void *payload)
 {
-    struct tri_peer *peer = &group->runtime->link.peers[rank];
+    struct tri_peer *peer = &group->runtime->link.peers[slot];
     int rc = tri_link_send(peer, record, payload, TRI_SEND_FORCED);
+    char label[TRI_PEER_LABEL_BYTES];
 
     if (rc != 0 && rc != TROUPE_ENODE)
-        tri_warn("cannot tell rank %u how drain or quiesce stands: %s", rank,
-                 troupe_strerror(rc));
+        tri_warn("cannot tell %s how drain or quiesce stands: %s",
+                 tri_peer_label(peer, label), troupe_strerror(rc));
 }
 
 void tri_group_send_locked(struct tri_group *group, uint32_t to,
@@ -73,13 +74,12 @@ void tri_group_bury_locked(struct tri_group *group)
     atomic_store_explicit(&group->deaths, deaths, memory_order_relaxed);
     for (uint32_t i = 0; i < group->len; i++)
         if (i != group->self && !group->members[i].is_dead &&
-            tri_peer_is_dead(&link->peers[i])) {
-            tri_drain_bury_locked(group, i);
+            tri_peer_is_dead(&link->peers[i]))
             tri_quiesce_bury_locked(group, i);
-        }
+    tri_drain_bury_locked(group);
 }
 
-static void take_quiesce_locked(struct tri_group *group, uint32_t rank,
+static void take_quiesce_locked(struct tri_group *group, uint32_t slot,
                                 const struct tri_record *record,
                                 const void *payload)
 {
@@ -91,9 +91,12 @@ static void take_quiesce_locked(struct tri_group *group, uint32_t rank,
         return;
     }
     if (message.kind == TRI_QUIESCE_WHO || message.kind == TRI_QUIESCE_BUSY)
-        tri_drain_take_who_locked(group, rank, &message);
+        tri_drain_take_who_locked(group, slot, &message);
+    else if (slot < group->len)
+        tri_quiesce_take_locked(group, slot, &message);
     else
-        tri_quiesce_take_locked(group, rank, &message);
+        tri_link_transport_events(link).garbage(
+            link, "a QUIESCE of a node that is no rank");
 }
 
 /* With the poll lock held. */
@@ -105,9 +108,9 @@ static void take_record(struct tri_runtime *runtime, struct tri_peer *peer,
     tri_group_lock(group);
     tri_group_bury_locked(group);
     if (record->kind == TRI_QUIESCE)
-        take_quiesce_locked(group, (uint32_t)peer->rank, record, payload);
+        take_quiesce_locked(group, tri_peer_slot(peer), record, payload);
     else
-        tri_drain_take_locked(group, (uint32_t)peer->rank, record);
+        tri_drain_take_locked(group, tri_peer_slot(peer), record);
     tri_group_unlock(group);
 }
 
@@ -119,34 +122,48 @@ void tri_report_add(struct tri_report *report, troupe_busy_t entry)
         report->entries[report->len++] = entry;
 }
 
+troupe_busy_t tri_group_busy_at(struct tri_group *group, uint32_t slot,
+                                enum troupe_busy_what what)
+{
+    const struct tri_runtime *runtime = group->runtime;
+
+    return (troupe_busy_t){
+        .rank = slot < group->len ? (int)slot : -1,
+        .what = what,
+        .node = slot == group->self ? runtime->node
+                                    : runtime->link.peers[slot].node,
+    };
+}
+
 static void log_entry(const char *call, const troupe_busy_t *entry)
 {
+    const struct tri_peer peer = { .rank = entry->rank, .node = entry->node };
     unsigned long long n = (unsigned long long)entry->messages;
+    char label[TRI_PEER_LABEL_BYTES];
 
+    tri_peer_label(&peer, label);
     switch (entry->what) {
     case TROUPE_BUSY_ABSENT:
-        tri_warn("%s: rank %d has not called it", call, entry->rank);
+        tri_warn("%s: %s has not called it", call, label);
         break;
     case TROUPE_BUSY_SILENT:
-        tri_warn("%s: rank %d does not answer", call, entry->rank);
+        tri_warn("%s: %s does not answer", call, label);
         break;
     case TROUPE_BUSY_ACTORS:
-        tri_warn("%s: actors of rank %d are busy", call, entry->rank);
+        tri_warn("%s: actors of %s are busy", call, label);
         break;
     case TROUPE_BUSY_ACTOR:
-        tri_warn("%s: actor %u (generation %u) of rank %d is busy", call,
-                 entry->actor.slot, entry->actor.generation, entry->rank);
+        tri_warn("%s: actor %u (generation %u) of %s is busy", call,
+                 entry->actor.slot, entry->actor.generation, label);
         break;
     case TROUPE_BUSY_OUTBOX:
-        tri_warn("%s: messages of rank %d wait to be sent", call, entry->rank);
+        tri_warn("%s: messages of %s wait to be sent", call, label);
         break;
     case TROUPE_BUSY_TO:
-        tri_warn("%s: %llu messages to rank %d are on their way", call, n,
-                 entry->rank);
+        tri_warn("%s: %llu messages to %s are on their way", call, n, label);
         break;
     case TROUPE_BUSY_FROM:
-        tri_warn("%s: %llu messages from rank %d are on their way", call, n,
-                 entry->rank);
+        tri_warn("%s: %llu messages from %s are on their way", call, n, label);
         break;
     }
 }
@@ -188,7 +205,8 @@ int tri_group_open(struct tri_runtime *runtime)
     group->len = (uint32_t)runtime->size;
     group->self = (uint32_t)runtime->rank;
     group->members = calloc(group->len, sizeof(*group->members));
-    group->drains = calloc(group->len, sizeof(*group->drains));
+    group->drains = calloc(runtime->link.config.peers_max,
+                           sizeof(*group->drains));
     if (group->members == NULL || group->drains == NULL) {
         free(group->members);
         free(group->drains);

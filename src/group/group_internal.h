@@ -14,6 +14,8 @@
 
 /* A drain with one node. Numbers: 0 is none. */
 struct tri_drain_member {
+    uint64_t node;        /* who it is about; the slot may get another peer */
+    bool is_buried;
     uint64_t pending;     /* our drain that it has not answered */
     uint64_t data_seen;   /* its drain, as its records came in */
     uint64_t replies_seen;
@@ -31,7 +33,7 @@ struct tri_report {
 struct tri_group {
     struct tri_runtime *runtime;
     pthread_mutex_t mutex; /* all that follows; held while sending */
-    uint32_t len;          /* nodes */
+    uint32_t len;          /* ranks */
     uint32_t self;
     _Atomic uint32_t deaths; /* of the link's, those we have dealt with */
     struct tri_report last;  /* of the last call that expired */
@@ -42,7 +44,7 @@ struct tri_group {
     struct tri_report links;   /* messages on their way, of this call */
     _Atomic uint64_t look_ns;  /* when the caller has to do something */
 
-    struct tri_drain_member *drains; /* by rank */
+    struct tri_drain_member *drains; /* by the peers' slots: all nodes */
     struct tri_report who;           /* what others say, of this drain */
     bool is_draining;                /* a thread is */
     bool is_batch;                   /* markers are out */
@@ -57,7 +59,17 @@ struct tri_group {
 void tri_group_lock(struct tri_group *group);
 void tri_group_unlock(struct tri_group *group);
 
-/* to: a rank or TRI_QUIESCE_ALL. */
+/* Slots of peers so far: ranks, then nodes that joined. */
+static inline uint32_t tri_group_slots(struct tri_group *group)
+{
+    return tri_link_peers_len(&group->runtime->link);
+}
+
+/* Who is busy, at a slot. */
+troupe_busy_t tri_group_busy_at(struct tri_group *group, uint32_t slot,
+                                enum troupe_busy_what what);
+
+/* to: a slot or TRI_QUIESCE_ALL, which is all ranks. */
 void tri_group_send_locked(struct tri_group *group, uint32_t to,
                            const struct tri_quiesce_message *message);
 
@@ -83,11 +95,14 @@ void tri_quiesce_bury_locked(struct tri_group *group, uint32_t rank);
 
 /* --- drain.c -------------------------------------------------------------- */
 
-void tri_drain_take_locked(struct tri_group *group, uint32_t rank,
+/* slot: of the peer that it comes from. */
+void tri_drain_take_locked(struct tri_group *group, uint32_t slot,
                            const struct tri_record *record);
-void tri_drain_take_who_locked(struct tri_group *group, uint32_t rank,
+void tri_drain_take_who_locked(struct tri_group *group, uint32_t slot,
                                const struct tri_quiesce_message *message);
-void tri_drain_bury_locked(struct tri_group *group, uint32_t rank);
+
+/* Looks for peers that died. */
+void tri_drain_bury_locked(struct tri_group *group);
 void tri_drain_unparked(struct tri_runtime *runtime, struct tri_peer *peer);
 void tri_drain_markers_ended(struct tri_runtime *runtime);
 

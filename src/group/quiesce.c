@@ -121,6 +121,15 @@ static void call_the_caller_locked(struct tri_group *group, bool in_call)
     tri_group_wake(group);
 }
 
+static void note_link(struct tri_group *group, uint32_t rank,
+                      enum troupe_busy_what what, uint64_t messages)
+{
+    troupe_busy_t entry = tri_group_busy_at(group, rank, what);
+
+    entry.messages = messages;
+    tri_report_add(&group->links, entry);
+}
+
 static void take_count_locked(struct tri_group *group, uint32_t rank,
                               const struct tri_quiesce_message *message)
 {
@@ -134,10 +143,7 @@ static void take_count_locked(struct tri_group *group, uint32_t rank,
     late.sent = message->sent - received;
     tri_group_send_locked(group, rank, &late);
     if (group->quiesce.call != 0)
-        tri_report_add(&group->links,
-                       (troupe_busy_t){ .rank = (int)rank,
-                                        .what = TROUPE_BUSY_FROM,
-                                        .messages = late.sent });
+        note_link(group, rank, TROUPE_BUSY_FROM, late.sent);
 }
 
 static void take_late_locked(struct tri_group *group, uint32_t rank,
@@ -145,9 +151,7 @@ static void take_late_locked(struct tri_group *group, uint32_t rank,
 {
     if (group->quiesce.call == 0 || message->call != group->quiesce.call)
         return;
-    tri_report_add(&group->links, (troupe_busy_t){ .rank = (int)rank,
-                                                   .what = TROUPE_BUSY_TO,
-                                                   .messages = message->sent });
+    note_link(group, rank, TROUPE_BUSY_TO, message->sent);
 }
 
 void tri_quiesce_take_locked(struct tri_group *group, uint32_t rank,
@@ -230,9 +234,8 @@ static void report_locked(struct tri_group *group, const char *call)
     for (uint32_t i = 0; i < status->len; i++)
         if (status->entries[i].who < group->len)
             tri_report_add(&report,
-                           (troupe_busy_t){
-                               .rank = (int)status->entries[i].who,
-                               .what = what_of(status->entries[i].what) });
+                           tri_group_busy_at(group, status->entries[i].who,
+                                             what_of(status->entries[i].what)));
     for (uint32_t i = 0; i < group->links.len; i++)
         tri_report_add(&report, group->links.entries[i]);
     tri_group_report_locked(group, call, &report);

@@ -8,6 +8,8 @@
  *   2. all actors stop, here;
  *   3. the threads end;
  *   4. all ranks have come here, so nobody takes an exit for a death.
+ * Nodes that joined the job are drained in the first step, told in the last,
+ * and not waited for.
  * When a rank has died, MPI's collectives could hang. Then step 4 is a goodbye
  * among those who exchanged messages, before their threads end.
  */
@@ -37,6 +39,18 @@ static bool has_lost_ranks(const troupe_t *troupe)
     return false;
 }
 
+/* Nodes that joined are no ranks: they go on, and are not waited for. */
+static bool has_joined(const troupe_t *troupe)
+{
+    struct tri_link *link = (struct tri_link *)&troupe->runtime.link;
+    uint32_t len = tri_link_peers_len(link);
+
+    for (uint32_t i = (uint32_t)troupe->runtime.size; i < len; i++)
+        if (!tri_peer_is_dead(&link->peers[i]))
+            return true;
+    return false;
+}
+
 /* --- 1. quiet ------------------------------------------------------------------- */
 
 /* Serves in short naps, since nothing wakes this thread for what it waits. */
@@ -59,6 +73,10 @@ static void become_quiet(struct stop *stop, struct tri_seat *seat)
     int rc = tri_group_quiesce(runtime, seat, "troupe_stop",
                                stop->quiet_deadline_ns, stop->deadline_ns);
 
+    /* A quiesce is about ranks alone. */
+    if (has_joined(stop->troupe) &&
+        tri_group_drain(runtime, seat, stop->quiet_deadline_ns) != 0)
+        rc = rc != 0 ? rc : TROUPE_ESTOPPING;
     if (rc != 0)
         tri_warn("stopping although not all is quiet");
     /* With ETIMEDOUT not all are here, or they do not answer. */
@@ -138,13 +156,16 @@ static bool has_said_bye(void *arg)
     return tri_link_all_left(&stop->troupe->runtime.link);
 }
 
-/* Among survivors: an exit right after this is not taken for a death. */
+/* Among survivors, and to who joined: an exit right after this is not taken for
+ * a death. */
 static void say_bye(struct stop *stop, struct tri_seat *seat)
 {
-    if (!has_lost_ranks(stop->troupe))
+    bool has_lost = has_lost_ranks(stop->troupe);
+
+    if (!has_lost && !has_joined(stop->troupe))
         return;
     tri_link_say_bye(&stop->troupe->runtime.link);
-    if (wait_in_naps(stop, seat, has_said_bye, stop->deadline_ns) != 0)
+    if (has_lost && wait_in_naps(stop, seat, has_said_bye, stop->deadline_ns) != 0)
         tri_warn("not all surviving ranks came to troupe_stop in time");
 }
 
