@@ -301,23 +301,6 @@ static int session_open(const struct tri_transport_config *config,
     return 0;
 }
 
-static int session_connect(struct tri_transport *base, uint64_t node,
-                           const struct tri_address *address, void *peer,
-                           struct tri_channel **channel_p)
-{
-    struct session_transport *transport = tri_session_transport_of(base);
-    struct session_remote *remote;
-    int rc = tri_session_remote_get(transport, node, address, &remote);
-
-    if (rc != 0)
-        return rc;
-    remote->peer = peer;
-    /* release: peer, for who tells of room */
-    atomic_store_explicit(&remote->is_connected, true, memory_order_release);
-    *channel_p = &remote->base;
-    return 0;
-}
-
 size_t tri_session_peer_bytes(void)
 {
     return sizeof(struct session_remote);
@@ -343,7 +326,7 @@ const struct tri_transport_ops tri_transport_session = {
     .open = session_open,
     .close = session_close,
     .address = tri_session_address,
-    .connect = session_connect,
+    .connect = tri_session_connect,
     .disconnect = tri_session_disconnect,
     .reserve = tri_session_reserve,
     .commit = tri_session_commit,
@@ -353,5 +336,6 @@ const struct tri_transport_ops tri_transport_session = {
     .poll = session_poll,
     .pending = session_pending,
     .resume = tri_session_resume,
+    .is_forgotten = tri_session_is_forgotten,
     .wait_fd = session_wait_fd,
 };

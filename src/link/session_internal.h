@@ -102,7 +102,8 @@ struct session_remote {
     struct session_buffer *filling[TRI_LANES];
     enum tri_lane reserved_lane;
     size_t reserved_bytes;
-    _Atomic bool is_connected; /* the link has it as its channel */
+    _Atomic bool is_connected; /* the link has it as its channel; set under
+                                  table_lock */
 
     /* Under lock. */
     pthread_mutex_t lock;
@@ -238,13 +239,16 @@ void tri_session_drop_held(struct session_remote *remote);
 /* --- session_remote.c -------------------------------------------------------- */
 
 /*
- * Finds a node's remote, or makes it; its address comes from the link when
- * `address` is NULL. Errors: ENODE (a stranger), EPROTO (speaks other
- * versions), and those of the carrier's connect.
+ * Finds a node's remote, or makes it. Errors: ENODE (a stranger), EPROTO
+ * (speaks other versions), ELIMIT, and those of the carrier's connect.
  */
 int tri_session_remote_get(struct session_transport *transport, uint64_t node,
-                           const struct tri_address *address,
                            struct session_remote **remote_p);
+
+/* As tri_transport_ops.connect. */
+int tri_session_connect(struct tri_transport *transport, uint64_t node,
+                        const struct tri_address *address, void *peer,
+                        struct tri_channel **channel_p);
 
 /* The remote of a node, or NULL. */
 struct session_remote *
@@ -254,8 +258,12 @@ void tri_session_address(struct tri_transport *transport,
                          struct tri_address *address_p);
 void tri_session_disconnect(struct tri_channel *channel);
 
-/* Ends a remote that the link does not know as a channel. */
-void tri_session_remote_end(struct session_remote *remote);
+/* Ends a remote, unless the link has it as its channel by now. */
+void tri_session_remote_forget(struct session_remote *remote);
+
+/* As tri_transport_ops.is_forgotten. */
+bool tri_session_is_forgotten(struct tri_transport *transport,
+                              const void *peer);
 
 /* Frees the ended remotes whose frames are all back. Poll lock held. */
 void tri_session_bury(struct session_transport *transport);

@@ -139,31 +139,63 @@ static int remote_make(struct session_transport *transport, uint64_t node,
     return 0;
 }
 
-int tri_session_remote_get(struct session_transport *transport, uint64_t node,
-                           const struct tri_address *address,
-                           struct session_remote **remote_p)
+/* address: NULL when the link is to be asked for it. */
+static int get_tabled(struct session_transport *transport, uint64_t node,
+                      const struct tri_address *address,
+                      struct session_remote **remote_p)
 {
     const struct tri_transport_events *events = &transport->config.events;
-    struct session_remote *remote;
-    int rc = 0;
+    struct session_remote *remote = find_tabled(transport, node);
+    int rc;
+
+    if (remote) {
+        *remote_p = remote;
+        return 0;
+    }
+    if (!address && events->address)
+        address = events->address(events->context, node);
+    if (!address)
+        return TROUPE_ENODE;
+    if (transport->remotes_len >= transport->config.peers_max)
+        return TROUPE_ELIMIT;
+    rc = remote_make(transport, node, address, &remote);
+    if (rc != 0)
+        return rc;
+    SLIST_INSERT_HEAD(bucket_of(transport, node), remote, bucket);
+    transport->remotes_len++;
+    *remote_p = remote;
+    return 0;
+}
+
+int tri_session_remote_get(struct session_transport *transport, uint64_t node,
+                           struct session_remote **remote_p)
+{
+    int rc;
 
     pthread_mutex_lock(&transport->table_lock);
-    remote = find_tabled(transport, node);
-    if (!remote) {
-        if (!address && events->address)
-            address = events->address(events->context, node);
-        rc = !address ? TROUPE_ENODE
-             : transport->remotes_len >= transport->config.peers_max
-                 ? TROUPE_ELIMIT
-                 : remote_make(transport, node, address, &remote);
-        if (rc == 0) {
-            SLIST_INSERT_HEAD(bucket_of(transport, node), remote, bucket);
-            transport->remotes_len++;
-        }
+    rc = get_tabled(transport, node, NULL, remote_p);
+    pthread_mutex_unlock(&transport->table_lock);
+    return rc;
+}
+
+int tri_session_connect(struct tri_transport *base, uint64_t node,
+                        const struct tri_address *address, void *peer,
+                        struct tri_channel **channel_p)
+{
+    struct session_transport *transport = tri_session_transport_of(base);
+    struct session_remote *remote;
+    int rc;
+
+    pthread_mutex_lock(&transport->table_lock);
+    rc = get_tabled(transport, node, address, &remote);
+    if (rc == 0) {
+        remote->peer = peer;
+        /* release: peer, for who tells of room */
+        atomic_store_explicit(&remote->is_connected, true,
+                              memory_order_release);
+        *channel_p = &remote->base;
     }
     pthread_mutex_unlock(&transport->table_lock);
-    if (rc == 0)
-        *remote_p = remote;
     return rc;
 }
 
@@ -201,16 +233,21 @@ static void end_locked(struct session_remote *remote)
     }
 }
 
-void tri_session_remote_end(struct session_remote *remote)
+static void remove_locked(struct session_remote *remote)
+{
+    struct session_transport *transport = remote->transport;
+
+    SLIST_REMOVE(bucket_of(transport, remote->node), remote, session_remote,
+                 bucket);
+    transport->remotes_len--;
+}
+
+/* One that is in the table no more. */
+static void end_removed(struct session_remote *remote)
 {
     struct session_transport *transport = remote->transport;
     struct tri_carrier *carrier = transport->carrier;
 
-    pthread_mutex_lock(&transport->table_lock);
-    SLIST_REMOVE(bucket_of(transport, remote->node), remote, session_remote,
-                 bucket);
-    transport->remotes_len--;
-    pthread_mutex_unlock(&transport->table_lock);
     pthread_mutex_lock(&remote->lock);
     end_locked(remote);
     carrier->ops->disconnect(remote->line);
@@ -228,7 +265,53 @@ void tri_session_remote_end(struct session_remote *remote)
 
 void tri_session_disconnect(struct tri_channel *channel)
 {
-    tri_session_remote_end((struct session_remote *)channel);
+    struct session_remote *remote = (struct session_remote *)channel;
+    struct session_transport *transport = remote->transport;
+
+    pthread_mutex_lock(&transport->table_lock);
+    remove_locked(remote);
+    pthread_mutex_unlock(&transport->table_lock);
+    end_removed(remote);
+}
+
+/* Who connects gets it from the table and says so under the same lock: either
+ * it is a channel, and disconnect ends it, or nobody has it. */
+void tri_session_remote_forget(struct session_remote *remote)
+{
+    struct session_transport *transport = remote->transport;
+    bool ends;
+
+    pthread_mutex_lock(&transport->table_lock);
+    ends = !remote->is_connected;
+    if (ends)
+        remove_locked(remote);
+    pthread_mutex_unlock(&transport->table_lock);
+    if (ends)
+        end_removed(remote);
+}
+
+static bool names(const struct session_remote *remote, const void *peer)
+{
+    return remote->source == peer ||
+           (remote->is_connected && remote->peer == peer);
+}
+
+bool tri_session_is_forgotten(struct tri_transport *base, const void *peer)
+{
+    struct session_transport *transport = tri_session_transport_of(base);
+    struct session_remote *remote;
+    bool found = false;
+
+    pthread_mutex_lock(&transport->table_lock);
+    for (uint32_t i = 0; i <= transport->buckets_mask && !found; i++)
+        SLIST_FOREACH(remote, &transport->buckets[i], bucket)
+            found |= names(remote, peer);
+    pthread_mutex_unlock(&transport->table_lock);
+    tri_lock_acquire(&transport->active_lock);
+    STAILQ_FOREACH(remote, &transport->closing, closing)
+        found |= names(remote, peer);
+    tri_lock_release(&transport->active_lock);
+    return !found;
 }
 
 /* Nothing more of it is delivered. Poll lock held. */

@@ -251,8 +251,7 @@ static const char *check(struct session_transport *transport,
     if (reason)
         return reason;
     if (!origin.remote &&
-        tri_session_remote_get(transport, frame->source, NULL,
-                               &origin.remote) != 0)
+        tri_session_remote_get(transport, frame->source, &origin.remote) != 0)
         return "a frame of a node that cannot be answered";
     origin.remote->source = origin.source;
     *remote_p = origin.remote;
@@ -354,7 +353,7 @@ void tri_session_finish_touched(struct session_transport *transport)
         SLIST_REMOVE_HEAD(&transport->touched, touched);
         remote->is_touched = false;
         if (is_forgotten(remote)) {
-            tri_session_remote_end(remote);
+            tri_session_remote_forget(remote);
             continue;
         }
         tri_session_pump(remote);

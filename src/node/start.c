@@ -204,7 +204,8 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
     struct tri_transport_config config = {
         .node = runtime->node,
         .job_nonce = troupe->cards[0].nonce,
-        .peers_max = ops == &tri_transport_ring ? troupe->host_ranks - 1
+        .peers_max = runtime->link.config.peers_max - 1,
+        .peers_len = ops == &tri_transport_ring ? troupe->host_ranks - 1
                                                 : (uint32_t)runtime->size - 1,
         .bell = &runtime->bell,
         .provider = runtime->options.provider,

@@ -11,14 +11,14 @@
  * `resume`; the records stay in the segment, where the sender finds the queue
  * full.
  *
- * Memory: an inbound segment takes at most 11 MiB / peers_max (rounded up to a
+ * Memory: an inbound segment takes at most 11 MiB / peers_len (rounded up to a
  * power of two), but at least 48 KiB and at most 552 KiB, so that the segments
- * of all who send to a node stay within max(11 MiB, peers_max * 48 KiB). Pages
+ * of all who send to a node stay within max(11 MiB, peers_len * 48 KiB). Pages
  * count when first written: 12 KiB for a message, up to half of the whole while
  * no large ones are sent.
  *
  *                  data                    urgent
- *     peers_max    lines    slots          lines   slots          segment
+ *     peers_len    lines    slots          lines   slots          segment
  *     up to 16   128 KiB   8 x 32 KiB     32 KiB   4 x 32 KiB     552 KiB
  *           32    64 KiB   5 x 32 KiB     16 KiB   2 x 32 KiB     312 KiB
  *           64    32 KiB   5 x 16 KiB      8 KiB   2 x 16 KiB     160 KiB
@@ -27,7 +27,11 @@
  *
  * A record's payload is at most a slot.
  *
- * Descriptors: two a peer (its pidfd and its eventfd), four during the
+ * Shares are cut for the peers_len that are known at start. Nodes that join
+ * later come on top, with segments of the same size; peers_max only bounds
+ * their number.
+ *
+ * Descriptors: two a peer (its pidfd and its eventfd), five during the
  * handshake.
  */
 
@@ -76,9 +80,9 @@ static struct ring_channel *channel_of(struct tri_channel *channel)
 }
 
 /* For the data queue. */
-static struct tri_ring_shape data_shape(uint32_t peers_max)
+static struct tri_ring_shape data_shape(uint32_t peers_len)
 {
-    size_t share = SHARE_OF_NODE / tri_max(tri_pow2_up(peers_max), 1);
+    size_t share = SHARE_OF_NODE / tri_max(tri_pow2_up(peers_len), 1);
     size_t lines, slot, slots;
 
     share = tri_min(tri_max(share, SHARE_MIN), SHARE_MAX);
@@ -113,7 +117,7 @@ static int ring_open(const struct tri_transport_config *config,
     if (!ring)
         goto fail;
     ring->config = *config;
-    ring->shapes[RING_DATA] = data_shape(config->peers_max);
+    ring->shapes[RING_DATA] = data_shape(ring_peers_len(ring));
     ring->shapes[RING_URGENT] = urgent_shape(&ring->shapes[RING_DATA]);
     ring->cma = (int)config->cma;
     /* One more than peers: a node may talk to itself. */
@@ -158,7 +162,7 @@ static int ring_connect(struct tri_transport *transport, uint64_t node,
     struct ring *ring = ring_of(transport);
     struct ring_address target;
     struct ring_channel *channel;
-    int fd, error;
+    int error;
 
     if (address->bytes != sizeof(target))
         return TROUPE_ETRANSPORT;
@@ -172,8 +176,8 @@ static int ring_connect(struct tri_transport *transport, uint64_t node,
     channel->base.transport = transport;
     channel->context = peer;
     channel->map_bytes = ring_segment_bytes(ring->shapes, RING_QUEUES);
-    error = tri_shm_create("troupe-ring", channel->map_bytes, &fd,
-                           &channel->map);
+    error = tri_shm_create("troupe-ring", channel->map_bytes,
+                           &channel->segment_fd, &channel->map);
     if (error)
         goto fail_channel;
     for (unsigned q = 0; q < RING_QUEUES; q++)
@@ -181,14 +185,14 @@ static int ring_connect(struct tri_transport *transport, uint64_t node,
                          (char *)channel->map +
                              ring_segment_bytes(ring->shapes, q),
                          &ring->shapes[q]);
-    error = ring_call(ring, node, channel, fd);
-    close(fd);
+    error = ring_call(ring, node, channel);
     if (error)
         goto fail_map;
     *channel_p = &channel->base;
     return 0;
 
 fail_map:
+    close(channel->segment_fd);
     tri_shm_unmap(channel->map, channel->map_bytes);
 fail_channel:
     free(channel);
@@ -234,6 +238,7 @@ static void channel_free_locked(struct ring *ring,
         set_waiting(ring, channel, q, false);
     }
     ring_bell(channel);
+    ring_retry_end_locked(ring, channel);
     tri_shm_unmap(channel->map, channel->map_bytes);
     ring_peer_release_locked(ring, channel->peer);
     free(channel);
@@ -423,6 +428,21 @@ static inline void end_pass(struct ring_in *in, enum ring_queue q,
     }
 }
 
+/* A record was taken from a ring that is forsaken. False: it was the last. */
+static __attribute__((noinline)) bool count_rest(struct ring_in *in,
+                                                 enum ring_queue q)
+{
+    in->over[q] = --in->rest[q] == 0;
+    return !in->over[q];
+}
+
+/* False: no other one of this queue is to be taken. */
+static inline bool take_record(struct ring_in *in, enum ring_queue q)
+{
+    tri_ring_release(&in->rx[q]);
+    return tri_likely(!in->forsaken) || count_rest(in, q);
+}
+
 /* Raises one record's event. False: it is not done with it, or refuses it. */
 static inline bool raise_record(struct ring *ring, struct ring_in *in,
                                 enum tri_lane lane,
@@ -456,7 +476,8 @@ static unsigned poll_urgent(struct ring *ring, struct ring_in *in,
             assert(record.kind == TRI_PULL);
             break;
         }
-        tri_ring_release(rx);
+        if (!take_record(in, RING_URGENT))
+            break;
     }
     end_pass(in, RING_URGENT, found, n > 0);
     return n;
@@ -492,7 +513,8 @@ static unsigned poll_data(struct ring *ring, struct ring_in *in,
             break;
         }
         n++;
-        tri_ring_release(rx);
+        if (!take_record(in, RING_DATA))
+            break;
     }
     end_pass(in, RING_DATA, found, n > 0);
     return n;
@@ -543,10 +565,13 @@ static void tell_writable(struct ring *ring)
     } while (n == WRITABLE_MAX);
 }
 
+/* The peer is dead, or the link says so. */
 static bool peer_is_dead(struct ring *ring, const struct ring_in *in)
 {
     bool dead;
 
+    if (in->forsaken)
+        return true;
     pthread_mutex_lock(&ring->lock);
     dead = in->peer->dead;
     pthread_mutex_unlock(&ring->lock);
@@ -647,6 +672,32 @@ static unsigned ring_poll(struct tri_transport *transport, unsigned budget)
     return n;
 }
 
+/* The link holds its node for dead, which may go on writing: what is in there
+ * now is delivered, then it ends. Each record has a line of its own. */
+static void forsake(struct ring *ring, struct ring_in *in)
+{
+    if (in->forsaken)
+        return;
+    in->forsaken = true;
+    for (unsigned q = 0; q < RING_QUEUES; q++)
+        in->rest[q] = in->rx[q].shape.line_count;
+    atomic_store(&ring->deaths, true);
+}
+
+static void resume_in(struct ring *ring, struct ring_in *in)
+{
+    const struct tri_transport_events *events = &ring->config.events;
+
+    if (events->address &&
+        !events->address(events->context, in->peer->node))
+        forsake(ring, in);
+    if (!in->refused)
+        return;
+    in->refused = false;
+    if (peer_is_dead(ring, in))
+        atomic_store(&ring->deaths, true);
+}
+
 /* Only marks it: the next poll, which `pending` asks for, raises it again. */
 static void ring_resume(struct tri_transport *transport, void *peer)
 {
@@ -655,14 +706,33 @@ static void ring_resume(struct tri_transport *transport, void *peer)
         atomic_load_explicit(&ring->ins_count, memory_order_acquire);
 
     for (unsigned slot = 0; slot < count; slot++) {
-        struct ring_in *in = in_of(ring, slot, RING_DATA);
+        struct ring_in *in =
+            atomic_load_explicit(&ring->ins[slot], memory_order_acquire);
 
-        if (!in || in->context != peer || !in->refused)
-            continue;
-        in->refused = false;
-        if (peer_is_dead(ring, in))
-            atomic_store(&ring->deaths, true);
+        for (; in && in->context == peer; in = atomic_load(&in->next))
+            resume_in(ring, in);
     }
+}
+
+static bool ring_is_forgotten(struct tri_transport *transport,
+                              const void *peer)
+{
+    struct ring *ring = ring_of(transport);
+    unsigned count =
+        atomic_load_explicit(&ring->ins_count, memory_order_acquire);
+    bool found = false;
+
+    for (unsigned slot = 0; slot < count && !found; slot++) {
+        const struct ring_in *in =
+            atomic_load_explicit(&ring->ins[slot], memory_order_acquire);
+
+        found = in && in->context == peer;
+    }
+    pthread_mutex_lock(&ring->lock);
+    for (struct ring_channel *c = ring->channels; c && !found; c = c->next)
+        found = c->context == peer;
+    pthread_mutex_unlock(&ring->lock);
+    return !found;
 }
 
 static bool any_writable(struct ring *ring)
@@ -748,6 +818,7 @@ const struct tri_transport_ops tri_transport_ring = {
     .poll = ring_poll,
     .pending = ring_pending,
     .resume = ring_resume,
+    .is_forgotten = ring_is_forgotten,
     .wait_fd = ring_wait_fd,
     .control_fd = ring_control_fd,
     .control = ring_control,

@@ -4,7 +4,8 @@
 
 /*
  * The inside of the ring transport, shared by ring.c (channels, polling),
- * ring_peer.c (who is there, deaths) and ring_connect.c (handshakes).
+ * ring_peer.c (who is there, deaths), ring_connect.c (handshakes) and
+ * ring_retry.c (those that have to be repeated).
  *
  * Who may touch what: `lock` guards the lists and everything that no other
  * rule names. A channel's tx belongs to the caller who holds the link's lock
@@ -63,14 +64,22 @@ struct ring_channel {
     void *map;
     size_t map_bytes;
     struct ring_channel *next;
+
+    /* Until the peer has answered; ring_retry.c's, under lock. */
+    int segment_fd;       /* -1: it has, or will not be asked */
+    uint64_t retry_at_ns; /* 0: there is no need */
+    uint64_t retry_pause_ns;
+    uint64_t give_up_at_ns;
 };
 
-/* `over`, `refused` and `garbage` are poll's. */
+/* All but `next` is poll's. */
 struct ring_in {
     struct tri_ring_rx rx[RING_QUEUES];
     bool over[RING_QUEUES]; /* nothing follows */
     bool refused; /* the link did not take the first record of the data */
     bool garbage;
+    bool forsaken; /* the link holds the node for dead: takes what is there, */
+    uint32_t rest[RING_QUEUES]; /* and no more records than this */
     void *context; /* for `record` */
     struct ring_peer *peer;
     void *map;
@@ -114,8 +123,20 @@ struct ring {
     uint64_t watches; /* numbers given */
     int epoll_fd;
     int listen_fd;
+    int retry_fd; /* a timer */
     bool deaf; /* the listener is off until a descriptor is free */
 };
+
+/* Who starts alone and has others come is ready for so many. */
+#define RING_PEERS_LEN 16u
+
+/* Nodes that sizes are made for. */
+static inline uint32_t ring_peers_len(const struct ring *ring)
+{
+    return ring->config.peers_len > 0
+               ? ring->config.peers_len
+               : (uint32_t)tri_min(ring->config.peers_max, RING_PEERS_LEN);
+}
 
 /* Where the queues of a segment begin, in the order of their numbers. */
 static inline size_t ring_segment_bytes(const struct tri_ring_shape *shapes,
@@ -130,8 +151,9 @@ static inline size_t ring_segment_bytes(const struct tri_ring_shape *shapes,
 
 /* ring_peer.c */
 
-/* The listener's number in the epoll set; others begin at 1. */
+/* Numbers in the epoll set of the listener and the timer; others follow. */
 #define RING_LISTENER 0
+#define RING_RETRIES 1
 
 int ring_watch(struct ring *ring, int fd, uint64_t number);
 
@@ -178,14 +200,31 @@ int ring_pull(struct tri_transport *transport, uint64_t node, uint64_t address,
 /* Opens listener and epoll set. Errors: ESYSTEM. */
 int ring_listen(struct ring *ring);
 
-/* Calls a node and hands it the segment of the channel, which it then
- * belongs to. Takes the lock. Errors: ENODE, ESYSTEM, ENOMEM, ELIMIT. */
-int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel,
-              int segment_fd);
+/* Calls a node and hands it the segment of the channel, which then is on the
+ * list. Takes the lock. Errors: ENODE, ESYSTEM, ENOMEM, ELIMIT. */
+int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel);
+
+/* The same for a channel that is on the list. Errors: as ring_call. */
+int ring_call_again_locked(struct ring *ring, struct ring_channel *channel);
 
 void ring_control(struct tri_transport *transport);
 
 /* Closes all handshakes, listener and epoll set. */
 void ring_hang_up(struct ring *ring);
+
+/* ring_retry.c */
+
+/* Errors: ESYSTEM. */
+int ring_retry_open(struct ring *ring);
+
+/* A call was not accepted: there will be another one. False: there were enough.
+ */
+bool ring_retry_later_locked(struct ring *ring, struct ring_channel *channel);
+
+/* Calls again where it is time. Unlocks while it raises `lost`. */
+void ring_retry_due_locked(struct ring *ring);
+
+/* The channel needs no more calls. */
+void ring_retry_end_locked(struct ring *ring, struct ring_channel *channel);
 
 #endif

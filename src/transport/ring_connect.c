@@ -15,7 +15,8 @@
  *
  * The caller writes records from the first moment on; nobody rings for them
  * until the welcome, so the called node looks by itself once, and the caller
- * rings without condition when it has the bell. The nonce is only told to a
+ * rings without condition when it has the bell. Who is not welcome finds the
+ * socket closed, and calls again for some seconds (ring_retry.c). The nonce is only told to a
  * process of our own user. A pidfd then watches each peer's process; where the
  * kernel has none the sockets stay open, and their end is a strong hint.
  */
@@ -86,7 +87,9 @@ int ring_listen(struct ring *ring)
     ring->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (ring->epoll_fd < 0)
         goto fail_listener;
-    if (ring_watch(ring, ring->listen_fd, RING_LISTENER) == 0)
+    ring->watches = RING_RETRIES;
+    if (ring_watch(ring, ring->listen_fd, RING_LISTENER) == 0 &&
+        ring_retry_open(ring) == 0)
         return 0;
 
     close(ring->epoll_fd);
@@ -184,11 +187,11 @@ fail:
     return error == EAGAIN ? TROUPE_ELIMIT : TROUPE_ESYSTEM;
 }
 
-static int call_locked(struct ring *ring, uint64_t node, pid_t pid,
-                       struct ring_channel *channel, int segment_fd,
-                       struct ring_shake *shake)
+/* Says hello on a socket; the shake is the channel's then. */
+static int hello_locked(struct ring *ring, uint64_t node, pid_t pid,
+                        struct ring_channel *channel, struct ring_shake *shake)
 {
-    int fds[HELLO_FDS] = { segment_fd, ring->config.bell->page_fd,
+    int fds[HELLO_FDS] = { channel->segment_fd, ring->config.bell->page_fd,
                            ring->config.bell->event_fd };
     struct greeting hello;
 
@@ -205,41 +208,64 @@ static int call_locked(struct ring *ring, uint64_t node, pid_t pid,
         return TROUPE_ESYSTEM;
     }
     shake->channel = channel;
-    channel->peer = shake->peer;
-    channel->peer->refs++;
-    channel->next = ring->channels;
-    ring->channels = channel;
     return 0;
 }
 
-int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel,
-              int segment_fd)
+/* The socket is the shake's, or closed. */
+static int call_locked(struct ring *ring, uint64_t node, int fd,
+                       struct ring_channel *channel,
+                       struct ring_shake **shake_p)
 {
-    struct ring_shake *shake;
+    struct ring_shake *shake = NULL;
     pid_t pid;
     uid_t uid;
-    int fd, error;
+    int error = tri_process_of_socket(fd, &pid, &uid);
 
-    error = dial(node, &fd);
+    if (!error && uid != geteuid())
+        error = TROUPE_ETRANSPORT;
+    if (!error) {
+        shake = shake_add_locked(ring, fd);
+        error = shake ? hello_locked(ring, node, pid, channel, shake)
+                      : TROUPE_ENOMEM;
+    }
+    if (!shake)
+        close(fd);
+    else if (error)
+        shake_drop_locked(ring, shake);
+    else
+        *shake_p = shake;
+    return error;
+}
+
+int ring_call(struct ring *ring, uint64_t node, struct ring_channel *channel)
+{
+    struct ring_shake *shake;
+    int fd;
+    int error = dial(node, &fd);
+
     if (error)
         return error;
-    error = tri_process_of_socket(fd, &pid, &uid);
-    if (error || uid != geteuid()) {
-        close(fd);
-        return error ? error : TROUPE_ETRANSPORT;
-    }
     pthread_mutex_lock(&ring->lock);
-    shake = shake_add_locked(ring, fd);
-    if (!shake) {
-        close(fd);
-        error = TROUPE_ENOMEM;
-    } else {
-        error = call_locked(ring, node, pid, channel, segment_fd, shake);
-        if (error)
-            shake_drop_locked(ring, shake);
+    error = call_locked(ring, node, fd, channel, &shake);
+    if (!error) {
+        channel->peer = shake->peer;
+        channel->peer->refs++;
+        channel->next = ring->channels;
+        ring->channels = channel;
     }
     pthread_mutex_unlock(&ring->lock);
     return error;
+}
+
+int ring_call_again_locked(struct ring *ring, struct ring_channel *channel)
+{
+    struct ring_shake *shake;
+    int fd;
+    int error = channel->peer->dead ? TROUPE_ENODE
+                                    : dial(channel->peer->node, &fd);
+
+    return error ? error
+                 : call_locked(ring, channel->peer->node, fd, channel, &shake);
 }
 
 /* The answer to our hello. Unlocks while it raises events. */
@@ -267,6 +293,8 @@ static void handle_welcome_locked(struct ring *ring, struct ring_shake *shake,
         tri_fence_full();
         tri_bell_ring_always(&peer->bell);
     }
+    if (shake->channel)
+        ring_retry_end_locked(ring, shake->channel);
     if (reason && shake->channel)
         atomic_store(&shake->channel->dead, true);
     shake->answered = true;
@@ -432,7 +460,11 @@ static void handle_end_locked(struct ring *ring, struct ring_shake *shake,
     bool lost = refused || (peer && peer->pidfd < 0 && !peer->dead);
     uint64_t node = peer ? peer->node : 0;
 
-    if (refused && shake->channel)
+    /* Without a word: we may not be known there yet. */
+    if (refused && !reason && shake->channel &&
+        ring_retry_later_locked(ring, shake->channel))
+        lost = false;
+    else if (refused && shake->channel)
         atomic_store(&shake->channel->dead, true);
     else if (lost)
         ring_peer_died_locked(ring, peer);
@@ -508,6 +540,10 @@ static void handle_event_locked(struct ring *ring, uint64_t number)
         handle_caller_locked(ring);
         return;
     }
+    if (number == RING_RETRIES) {
+        ring_retry_due_locked(ring);
+        return;
+    }
     for (struct ring_shake *s = ring->shakes; s; s = s->next)
         if (s->watch == number) {
             handle_socket_locked(ring, s);
@@ -538,6 +574,7 @@ void ring_hang_up(struct ring *ring)
     while (ring->shakes)
         shake_drop_locked(ring, ring->shakes);
     pthread_mutex_unlock(&ring->lock);
+    close(ring->retry_fd);
     close(ring->epoll_fd);
     close(ring->listen_fd);
 }

@@ -57,7 +57,7 @@ static uint64_t time_copies(void *to, const void *from, bool pulling)
 static enum tri_cma probe(const struct ring *ring)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    bool overlap = (long)ring->config.peers_max + 1 <= cores;
+    bool overlap = (long)ring_peers_len(ring) + 1 <= cores;
     const struct tri_ring_shape *shape = &ring->shapes[RING_DATA];
     uint64_t fills =
         PROBE_BYTES / ((uint64_t)shape->slot_count * shape->slot_bytes);

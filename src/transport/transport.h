@@ -111,8 +111,8 @@ struct tri_transport_config {
     uint64_t node;         /* our own id */
     uint64_t job_nonce;    /* same in all nodes of the job, unguessable */
     uint32_t peers_max;    /* nodes we may have to talk to at once */
-    uint32_t peers_len;    /* how many to expect, for the sizes of what each
-                              gets; 0: peers_max */
+    uint32_t peers_len;    /* so many are known at start: what sizes are made
+                              for; 0: none are */
     struct tri_bell *bell; /* wakes this node's poller */
     const char *provider;  /* fabric: libfabric provider name */
     const char *interface; /* fabric: address or interface name, or NULL */

@@ -32,6 +32,7 @@ struct conf_transport {
                               by record */
     bool reconnects;       /* a channel can be made again between the living,
                               and `ended` tells of the old one's end */
+    bool learns;           /* who is refused at first may be accepted later */
     bool threads;          /* moves by itself, not by `step`: may be driven by
                               several threads */
 
@@ -74,6 +75,8 @@ struct conf_end {
     struct tri_channel *channel;
     uint64_t sent[TRI_LANES]; /* also the number in the lane's next record */
     bool may_lose; /* a channel is disconnected: numbers may be missing */
+    _Atomic bool knows_nobody; /* accept refuses all */
+    _Atomic bool buries_all;   /* all others are dead to it */
 
     /* Events may come from two threads. */
     pthread_mutex_t lock; /* for accept */
@@ -85,6 +88,8 @@ struct conf_end {
     _Atomic uint64_t accepted; /* calls */
     _Atomic uint64_t garbage;
     _Atomic uint64_t writable;
+    _Atomic uint64_t heard;
+    _Atomic uint64_t broke;
     _Atomic uint64_t proofs;
     _Atomic uint64_t hints;
     _Atomic uint64_t lost_node;

@@ -33,6 +33,8 @@ static void *on_accept(void *context, uint64_t node)
 
     assert_int_not_equal(node, 0);
     atomic_fetch_add(&end->accepted, 1);
+    if (end->knows_nobody || end->buries_all)
+        return NULL;
     pthread_mutex_lock(&end->lock);
     peer = find(end, node);
     if (!peer && end->peers_len < CONF_NODES_MAX) {
@@ -130,8 +132,10 @@ static void know(const struct conf_contact *contact)
 static const struct tri_address *on_address(void *context, uint64_t node)
 {
     const struct tri_address *address = NULL;
+    struct conf_end *end = context;
 
-    (void)context;
+    if (end->knows_nobody || end->buries_all)
+        return NULL;
     pthread_mutex_lock(&contacts_lock);
     for (unsigned i = 0; i < tri_array_len(contacts); i++)
         if (contacts[i].node == node)
@@ -149,6 +153,23 @@ static void on_lost(void *context, uint64_t node, enum tri_evidence evidence)
         atomic_fetch_add(&end->proofs, 1);
     else
         atomic_fetch_add(&end->hints, 1);
+}
+
+static void on_broke(void *context, uint64_t node)
+{
+    struct conf_end *end = context;
+
+    assert_int_not_equal(node, 0);
+    atomic_fetch_add(&end->broke, 1);
+}
+
+static void on_heard(void *context, void *peer_)
+{
+    struct conf_end *end = context;
+    struct conf_peer *peer = peer_;
+
+    assert_ptr_equal(peer->end, end);
+    atomic_fetch_add(&end->heard, 1);
 }
 
 static void on_garbage(void *context, const char *reason)
@@ -198,6 +219,8 @@ void conf_end_open(struct conf_end *end,
                     .address = on_address,
                     .record = on_record,
                     .lost = on_lost,
+                    .broke = on_broke,
+                    .heard = on_heard,
                     .ended = on_ended,
                     .garbage = on_garbage,
                     .writable = on_writable },

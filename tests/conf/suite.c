@@ -130,6 +130,86 @@ static void test_stranger_is_refused(void **state)
     conf_close_pair(&a, &b);
 }
 
+/* Whom membership does not know yet is not lost: its first messages come when
+ * it is known, soon and once each. */
+static void test_stranger_becomes_known(void **state)
+{
+    const uint64_t unknown_ms = 150, soon_ms = 2000;
+    struct conf_end a, b;
+    uint64_t known_ms;
+
+    conf_open_pair(state, &a, &b);
+    if (!a.under_test->learns) {
+        conf_close_pair(&a, &b);
+        skip();
+    }
+    b.knows_nobody = true;
+    conf_end_connect(&a, &b);
+    for (unsigned i = 0; i < 10; i++)
+        for (enum tri_lane lane = 0; lane < TRI_LANES; lane++)
+            assert_int_equal(conf_end_send_on(&a, lane, 100), 0);
+    known_ms = conf_now_ms() + unknown_ms;
+    conf_wait(&a, &b, conf_now_ms() >= known_ms && b.accepted > 1);
+    assert_int_equal(b.received, 0);
+    assert_int_equal(a.hints, 0);
+    b.knows_nobody = false;
+    known_ms = conf_now_ms();
+    conf_wait(&a, &b, b.received == 10 * TRI_LANES);
+    if (!a.under_test->step) /* else the time that passes is not ours */
+        assert_in_range(conf_now_ms() - known_ms, 0, soon_ms);
+    assert_int_equal(a.hints + a.proofs, 0);
+    assert_int_equal(conf_end_send(&a, 10), 0);
+    conf_wait(&a, &b, b.received == 10 * TRI_LANES + 1);
+    conf_close_pair(&a, &b);
+}
+
+/* A node that is dead to the other is let go of, however much it sends, and
+ * what it had sent before is delivered. */
+static void test_living_dead_is_let_go(void **state)
+{
+    struct conf_end a, b;
+    struct conf_peer *dead;
+    uint64_t before, sent;
+
+    conf_open_pair(state, &a, &b);
+    if (!b.transport->ops->is_forgotten) {
+        conf_close_pair(&a, &b);
+        skip();
+    }
+    conf_end_connect(&a, &b);
+    conf_end_connect(&b, &a);
+    assert_int_equal(conf_end_send(&a, 10), 0);
+    conf_wait(&a, &b, b.received == 1);
+    dead = conf_peer(&b, &a);
+    before = b.received;
+    while (a.sent[TRI_LANE_DATA] < 30)
+        if (conf_end_send(&a, 10) != 0)
+            conf_end_pump(&a);
+    if (a.under_test->exact) /* they are there as soon as they are sent */
+        before = a.sent[TRI_LANE_DATA];
+    assert_false(b.transport->ops->is_forgotten(b.transport, dead));
+    b.buries_all = true;
+    b.transport->ops->disconnect(b.channel);
+    b.channel = NULL;
+    b.transport->ops->resume(b.transport, dead);
+    sent = conf_now_ms() + CONF_TIMEOUT_MS;
+    while (!b.transport->ops->is_forgotten(b.transport, dead)) {
+        (void)conf_end_send(&a, 10); /* and goes on */
+        conf_end_pump(&a);
+        conf_end_pump(&b);
+        assert_true(conf_now_ms() < sent);
+    }
+    assert_true(b.received >= before);
+    before = b.received;
+    for (unsigned i = 0; i < 100; i++) {
+        (void)conf_end_send(&a, 10);
+        conf_end_pump(&a);
+        conf_end_pump(&b);
+    }
+    assert_int_equal(b.received, before);
+    conf_close_pair(&a, &b);
+}
+
 static void test_malformed_record_is_garbage(void **state)
 {
     struct tri_span span;
@@ -602,6 +682,8 @@ int conf_run(const struct conf_transport *transport)
         TEST(full_then_writable),
         TEST(unread_gets_zero),
         TEST(stranger_is_refused),
+        TEST(stranger_becomes_known),
+        TEST(living_dead_is_let_go),
         TEST(malformed_record_is_garbage),
         TEST(nobody_there),
         TEST(disconnect_with_data_left),

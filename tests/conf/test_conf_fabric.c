@@ -29,6 +29,7 @@ static int run(const char *provider)
         .interface = "127.0.0.1",
         .forks = true,
         .lanes = true,
+        .learns = true,
         .threads = true,
         .configure = configure,
     });

@@ -11,6 +11,7 @@ int main(void)
         .nobody = true,
         .checks = true,
         .lanes = true,
+        .learns = true,
         .exact = true,
         .reconnects = true,
         .threads = true,

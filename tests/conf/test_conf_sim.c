@@ -30,6 +30,7 @@ int main(void)
         .ops = &tri_transport_session,
         .records = 20000,
         .lanes = true,
+        .learns = true,
         .threads = true,
         .configure = configure,
     });
