@@ -44,8 +44,10 @@ typedef struct troupe_member {
     uint32_t evidence; /* enum troupe_evidence, of a death */
     uint32_t incarnation;
     uint32_t cores;
-    float load;    /* messages and runnable actors that wait there, for each
-                      core; as it said last */
+    float load;    /* actors that run or could run there and messages that wait
+                      for them, for each core; as it said last. A member says
+                      so when it changed by a quarter, twice a second at most;
+                      an idle one: 0 */
     char name[TROUPE_MEMBER_NAME_MAX + 1]; /* option node_name; else "" */
     char tags[TROUPE_MEMBER_TAGS_MAX + 1]; /* troupe_member_tag; else "" */
 } troupe_member_t;
@@ -69,7 +71,8 @@ typedef struct troupe_member_event {
 /*
  * Lists the members as this node sees them, itself included; the dead and
  * those that left are listed for as long as they are remembered (some minutes
- * at least). Job ranks first, in their order, then the others as they came.
+ * at least). Job ranks first, in their order, then the others: each keeps its
+ * place for as long as it is listed.
  * Fills in at most list_len_max; returns how many there are.
  * Context: any thread or actor. Blocking: never.
  */
@@ -84,13 +87,14 @@ int troupe_member_get(troupe_from_t from, uint64_t node,
                       troupe_member_t *member_p);
 
 /* The member of that name (option node_name) that is not dead, or the node
- * with the lowest id of several. Errors: ENONODE. */
+ * with the lowest id of several. Errors: ENONODE, EINVAL. As above. */
 int troupe_member_find(troupe_from_t from, const char *name,
                        troupe_member_t *member_p);
 
 /*
  * Waits until wanted(arg) is true. It is called on this thread at first, and
- * whenever the membership changed; it may call troupe_members. wanted NULL:
+ * whenever the membership changed (states and tags); it may call
+ * troupe_members. wanted NULL:
  * until at least `count` members are alive.
  * Context: any thread of the program, not in a handler; the thread serves
  * actors meanwhile. Blocking: up to timeout_ms, or TROUPE_FOREVER.
@@ -101,9 +105,12 @@ int troupe_members_wait(troupe_t *troupe, int (*wanted)(void *arg), void *arg,
 
 /*
  * Subscribes the running actor to events: its on_member handler gets each from
- * now on, in order, until it ends or calls unwatch. With `replay` it first gets
- * a JOINED for each member alive now.
- * Context: actor only. Blocking: never. Errors: ELIMIT, ENOMEM.
+ * now on, in order, until it ends or calls unwatch (those that are in its
+ * mailbox by then still come). With `replay` it gets a JOINED for each member
+ * alive now, itself included, before any other event of that member. Events do
+ * not count for its mailbox's limit; one that memory lacked for is counted in
+ * `lost` of the next.
+ * Context: actor only. Blocking: never. Errors: ELIMIT (too many subscribers).
  */
 int troupe_members_watch(troupe_self_t *self, int replay);
 void troupe_members_unwatch(troupe_self_t *self);
@@ -127,7 +134,9 @@ int troupe_member_tag(troupe_from_t from, const char *tags);
 
 /*
  * This node's control endpoint as others may name it in option seeds,
- * "host:port". text_p: at least TROUPE_ENDPOINT_MAX. Any thread or actor.
+ * "host:port", "[IPv6 address]:port". text_p: at least TROUPE_ENDPOINT_MAX.
+ * Any thread or actor. Errors: ETRANSPORT (it has none: it is alone, without
+ * option listen), EINVAL.
  */
 #define TROUPE_ENDPOINT_MAX 64
 int troupe_endpoint(troupe_from_t from, char *text_p, size_t text_bytes_max);
@@ -142,8 +151,9 @@ enum troupe_place_policy {
     TROUPE_PLACE_RANK,         /* rank `rank` of this job */
     TROUPE_PLACE_NAME,         /* the member of that name */
     TROUPE_PLACE_LEAST_LOADED, /* of all that live, by what they said last */
-    TROUPE_PLACE_SAME_HOST,    /* a member on the host of `node`, the least
-                                  loaded; `node` itself only if alone there */
+    TROUPE_PLACE_SAME_HOST,    /* the least loaded on the host of `node` (0:
+                                  this node), but that itself only if it is
+                                  alone there */
     TROUPE_PLACE_SPREAD,       /* one after the other, round all that live */
 };
 
@@ -155,7 +165,9 @@ typedef struct troupe_place {
 } troupe_place_t;
 
 /*
- * Chooses a living member. Suspected ones only when there is no other.
+ * Chooses a living member. Suspected ones only when there is no other (of
+ * node, rank and name: the one asked for). What this node placed somewhere
+ * counts as load there until that member speaks of its load again.
  * Context: any thread or actor. Blocking: never.
  * Errors: ENONODE (none fits), ENODE (the one asked for is dead), EINVAL.
  */

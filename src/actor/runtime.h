@@ -240,6 +240,9 @@ int tri_send_waiting(struct tri_seat *seat, troupe_ref_t to,
                      int (*attempt)(void *arg), void *arg,
                      uint64_t deadline_ns);
 
+/* Makes the guest look at what it waits for, if it sleeps. Any thread. */
+void tri_wake_guest(struct tri_runtime *runtime);
+
 /* Handles what is there, without waiting. */
 void tri_serve_once(struct tri_seat *seat);
 

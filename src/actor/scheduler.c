@@ -368,7 +368,8 @@ bool tri_worker_run_one(struct tri_worker *worker)
     if (actor == NULL)
         return false;
     /* release: what the control thread sees running has these turns */
-    atomic_store_explicit(&worker->running, 1, memory_order_relaxed);
+    atomic_store_explicit(&worker->running, actor->slot,
+                          memory_order_relaxed);
     if (tri_actor_run(worker->self, actor))
         queue_push(worker, actor);
     atomic_store_explicit(&worker->running, 0, memory_order_relaxed);

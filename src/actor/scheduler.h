@@ -68,7 +68,7 @@ struct tri_worker {
 
     /* owner writes, control thread reads */
     _Atomic uint64_t turns __attribute__((aligned(TRI_CACHE_LINE)));
-    _Atomic uint32_t running; /* inside a turn */
+    _Atomic uint32_t running; /* slot of the actor whose turn it is, or 0 */
     _Atomic uint32_t stuck;   /* control thread's: no turn ended for a tick */
     uint64_t turns_seen;      /* control thread's */
     struct tri_actor *_Atomic next; /* owner puts; owner or control takes */
@@ -189,6 +189,14 @@ void tri_worker_rescue_next(struct tri_worker *worker);
 
 /* Actors alive on this node. Any thread; a moment's figure. */
 uint32_t tri_scheduler_actors(struct tri_scheduler *scheduler);
+
+/* What waits here, as far as it can be told by looking: actors that run or can
+ * run, and messages in their mailboxes. Any thread; load.c. */
+struct tri_load {
+    uint64_t actors;
+    uint64_t messages;
+};
+struct tri_load tri_scheduler_load(struct tri_scheduler *scheduler);
 
 /*
  * True when at some moment of the call no actor ran or waited to run. The

@@ -116,3 +116,16 @@ void tri_serve_once(struct tri_seat *seat)
         if (!tri_worker_run_one(seat->guest))
             break;
 }
+
+void tri_wake_guest(struct tri_runtime *runtime)
+{
+    struct tri_scheduler *scheduler = &runtime->scheduler;
+    struct tri_worker *guest = &scheduler->workers[scheduler->workers_len];
+
+    /* Pairs with the fence of a guest that goes to sleep. */
+    tri_fence_full();
+    if (guest != tri_worker_current() &&
+        (atomic_load_explicit(&scheduler->idle, memory_order_relaxed) >>
+         guest->index) & 1)
+        tri_worker_wake(guest);
+}

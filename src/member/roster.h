@@ -72,8 +72,7 @@ struct tri_member_card *tri_roster_own_card(struct tri_roster *roster);
 
 /*
  * Goes on with the replays of new subscribers; bounded work. Returns when to
- * come again at the latest; TRI_NS_NEVER: when something happens. Who
- * subscribes kicks the control thread.
+ * come again at the latest; TRI_NS_NEVER: when tri_roster_kick was called.
  */
 uint64_t tri_roster_run(struct tri_roster *roster, uint64_t now_ns);
 
@@ -90,7 +89,7 @@ bool tri_roster_own_load(struct tri_roster *roster, uint64_t now_ns,
 bool tri_roster_own_traits(struct tri_roster *roster, uint64_t now_ns,
                            struct tri_traits *traits_p);
 
-/* --- any thread ------------------------------------------------------------ */
+/* --- any thread ----------------------------------------------------------- */
 
 /* Walks the members in listing order: *cursor_p from 0 while it is true. */
 bool tri_roster_next(struct tri_roster *roster, uint32_t *cursor_p,
@@ -120,10 +119,18 @@ bool tri_roster_is_excluded(struct tri_roster *roster);
 /* Grows with each change that users may wait for. */
 uint64_t tri_roster_changes(struct tri_roster *roster);
 
+/* As tri_roster_load_of, for the member that tri_roster_next found at cursor
+ * `place` (before it moved it on). */
+float tri_roster_load_at(struct tri_roster *roster, uint32_t place,
+                         const troupe_member_t *member);
+
+/* Has the control thread look at what is new: new tags, a replay. */
+void tri_roster_kick(struct tri_roster *roster);
+
 /* This node's tags. Errors: EINVAL. */
 int tri_roster_own_tags(struct tri_roster *roster, const char *tags);
 
-/* --- events: any thread ---------------------------------------------------- */
+/* --- events: any thread --------------------------------------------------- */
 
 #define TRI_SUBSCRIBERS_MAX 4096u
 

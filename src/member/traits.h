@@ -21,6 +21,7 @@
 #include "base/base.h"
 
 #define TRI_TAGS_MAX 255
+#define TRI_LOAD_MAX 1e9f
 #define TRI_TRAITS_BODY_MAX 1300
 #define TRI_TRAITS_HEADER_BYTES 4
 #define TRI_TRAITS_ENTRY_BYTES 21 /* and the tags */
@@ -34,7 +35,7 @@
 struct tri_traits {
     uint64_t node;
     uint64_t version; /* 0: it said nothing yet */
-    float load;       /* finite, not negative */
+    float load;       /* 0 to TRI_LOAD_MAX */
     uint8_t tags_len;
     char tags[TRI_TAGS_MAX + 1]; /* and a zero */
 };

@@ -95,16 +95,7 @@ int troupe_serve(troupe_t *troupe, int timeout_ms)
 
 void troupe_wake(troupe_from_t from)
 {
-    struct tri_runtime *runtime = runtime_of(from);
-    struct tri_scheduler *scheduler = &runtime->scheduler;
-    struct tri_worker *guest = &scheduler->workers[scheduler->workers_len];
-
-    /* Pairs with the fence of a guest that goes to sleep. */
-    tri_fence_full();
-    if (guest != tri_worker_current() &&
-        (atomic_load_explicit(&scheduler->idle, memory_order_relaxed) >>
-         guest->index) & 1)
-        tri_worker_wake(guest);
+    tri_wake_guest(runtime_of(from));
 }
 
 /* --- looking -------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "group/group.h"
 #include "link/session.h"
+#include "member/roster.h"
 #include "message/pool.h"
 #include "mpi/requests.h"
 #include "node/node.h"
@@ -334,6 +335,45 @@ static int open_actors(troupe_t *troupe)
     return rc;
 }
 
+static uint32_t cores_len(const struct tri_coreset *cores)
+{
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < tri_array_len(cores->bits); i++)
+        n += (uint32_t)__builtin_popcountll(cores->bits[i]);
+    return n;
+}
+
+/* The job's ranks are members from the start. */
+static int open_roster(troupe_t *troupe)
+{
+    struct tri_runtime *runtime = &troupe->runtime;
+    struct tri_roster_config config = {
+        .runtime = runtime,
+        .members_max = runtime->options.nodes_max,
+    };
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i <= runtime->size; i++) {
+        int rank = i == 0 ? runtime->rank : i - 1; /* itself first */
+        struct tri_member_card card = {
+            .node = troupe->cards[rank].node,
+            .host = troupe->cards[rank].host,
+            .job = troupe->cards[0].node,
+            .rank = rank,
+            .size = runtime->size,
+            .cores = cores_len(&troupe->cards[rank].cores),
+        };
+
+        config.self = &card;
+        if (i == 0)
+            rc = tri_roster_create(&config, &runtime->roster);
+        else if (rank != runtime->rank)
+            rc = tri_roster_add(runtime->roster, &card);
+    }
+    return rc;
+}
+
 static uint32_t workers_of(const troupe_t *troupe)
 {
     const struct tri_runtime *runtime = &troupe->runtime;
@@ -398,6 +438,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = tri_group_open(runtime);
     if (rc == 0)
+        rc = open_roster(troupe);
+    if (rc == 0)
         rc = open_scheduler(troupe);
     return rc;
 }
@@ -448,6 +490,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     if (troupe->scheduler_open)
         tri_scheduler_fini(&runtime->scheduler);
     tri_group_close(runtime);
+    tri_roster_destroy(&runtime->roster);
     if (troupe->link_open)
         tri_link_fini(&runtime->link);
     if (troupe->actors_open) {
