@@ -52,6 +52,28 @@ typedef struct troupe_class {
 } troupe_class_t;
 
 /*
+ * Makes a class known by its name, so that other nodes can create its actors on
+ * this one (troupe_spawn_on). TROUPE_ACTOR does so by itself, before main or
+ * when its shared library is loaded; call this for classes made otherwise, or
+ * to say which of several classes of one name is meant.
+ * Context: any thread, any time; calling it again changes nothing. Ownership:
+ * the class lives as long as the program. Blocking: never.
+ * Errors: EINVAL (also: the name is empty, longer than 127 characters or has
+ * others than printable ones), EEXIST (another class was registered under that
+ * name), ELIMIT, ENOMEM.
+ */
+int troupe_class_register(const troupe_class_t *actor_class);
+
+/* TROUPE_ACTOR's. */
+typedef struct troupe_class_entry {
+    const troupe_class_t *actor_class;
+    struct troupe_class_entry *next;
+} troupe_class_entry_t;
+
+void troupe_class_add_(troupe_class_entry_t *entry);
+void troupe_class_remove_(troupe_class_entry_t *entry);
+
+/*
  * What becomes of a message that finds its actor's mailbox full. An ask that is
  * refused or dropped fails at once with EFULL under every policy but WAIT.
  * Messages dropped by DROP_NEW and DROP_OLD are counted in troupe_stats and
@@ -92,6 +114,35 @@ typedef struct troupe_spawn_options {
 int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
                  const troupe_spawn_options_t *options, const void *initial,
                  troupe_ref_t *ref_p);
+
+/*
+ * troupe_spawn on a node by its id: this one, or another one, which has to know
+ * a class of that name and layout. State and options are copied; on_start runs
+ * there.
+ * Context: any thread of the program; ECONTEXT in a handler. Blocking: up to
+ * timeout_ms, see troupe/message.h; the thread serves actors meanwhile.
+ * Errors: as troupe_spawn, from there; ECLASS (that node's program has no such
+ * class), ETYPE (its protocol or state has another layout there), ENODE,
+ * ETOOBIG (the state, against message_bytes_max), ETIMEDOUT (what it creates
+ * later all the same is stopped again).
+ */
+int troupe_spawn_on(troupe_t *troupe, uint64_t node,
+                    const troupe_class_t *actor_class,
+                    const troupe_spawn_options_t *options, const void *initial,
+                    int timeout_ms, troupe_ref_t *ref_p);
+
+/*
+ * The same from an actor; `then` runs in it as in troupe_ask_then, its result
+ * the troupe_ref_t. Should this actor end before, the new one lives.
+ * Context: actor only. Blocking: never. Errors: as troupe_ask_then, ETOOBIG,
+ * EINVAL; all others go to `then`.
+ */
+int troupe_spawn_on_then(troupe_self_t *self, uint64_t node,
+                         const troupe_class_t *actor_class,
+                         const troupe_spawn_options_t *options,
+                         const void *initial, int timeout_ms,
+                         troupe_invoke_fn_t invoke, troupe_any_fn_t then,
+                         void *arg);
 
 /*
  * Asks an actor, here or anywhere, to stop after the messages it was sent

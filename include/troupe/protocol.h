@@ -46,9 +46,16 @@
  *     static int on_add(troupe_self_t *, struct counter *, const counter_add_t *);
  *     TROUPE_ACTOR(counter, struct counter, .add = on_add, .read = on_read)
  *
- * gives counter_spawn(from, name, initial, &ref) and
- * counter_spawn_with(from, options, initial, &ref). Besides the protocol's
- * messages an actor may define
+ * gives
+ *     counter_spawn(from, name, initial, &ref)
+ *     counter_spawn_with(from, options, initial, &ref)
+ *     counter_spawn_on(troupe, node, options, initial, timeout_ms, &ref)
+ *     counter_spawn_on_then(self, node, options, initial, timeout_ms, then,
+ *                           arg)
+ *                                            then: (self, state, error, ref,
+ *                                            arg), ref NULL on error
+ * and lets other nodes of the same program create the actor here, by its name.
+ * Besides the protocol's messages an actor may define
  *     int  on_start(self, state)
  *     void on_stop(self, state, int reason)          0: stopped, else failed;
  *                                            nobody finds the actor any more
@@ -305,6 +312,50 @@
                               timeout_ms, &ref_p->ref);                       \
     }
 
+/* Other nodes find the class by its name: see troupe_class_register. */
+#define TROUPE_CLASS_ENTRY_(kind)                                             \
+    static troupe_class_entry_t kind##_entry_ = { &kind##_class_, NULL };     \
+    static __attribute__((constructor)) void kind##_add_(void)                \
+    {                                                                         \
+        troupe_class_add_(&kind##_entry_);                                    \
+    }                                                                         \
+    static __attribute__((destructor)) void kind##_remove_(void)              \
+    {                                                                         \
+        troupe_class_remove_(&kind##_entry_);                                 \
+    }
+
+#define TROUPE_SPAWN_ON_(kind, protocol, state_type)                          \
+    TROUPE_INLINE_ int kind##_spawn_on(                                       \
+        troupe_t *troupe, uint64_t node,                                      \
+        const troupe_spawn_options_t *options, const state_type *initial,     \
+        int timeout_ms, protocol##_ref_t *ref_p)                              \
+    {                                                                         \
+        return troupe_spawn_on(troupe, node, &kind##_class_, options,         \
+                               initial, timeout_ms,                           \
+                               ref_p ? &ref_p->ref : NULL);                   \
+    }                                                                         \
+    TROUPE_INLINE_ int kind##_spawned_(                                       \
+        troupe_self_t *self, void *state, int error, const void *outcome,     \
+        void *arg, troupe_any_fn_t then)                                      \
+    {                                                                         \
+        typedef int (*then_t)(troupe_self_t *, void *, int,                   \
+                              const protocol##_ref_t *, void *);              \
+        return ((then_t)then)(self, state, error,                             \
+                              (const protocol##_ref_t *)outcome, arg);        \
+    }                                                                         \
+    TROUPE_INLINE_ int kind##_spawn_on_then(                                  \
+        troupe_self_t *self, uint64_t node,                                   \
+        const troupe_spawn_options_t *options, const state_type *initial,     \
+        int timeout_ms,                                                       \
+        int (*then)(troupe_self_t * self, void *state, int error,             \
+                    const protocol##_ref_t *ref, void *arg),                  \
+        void *arg)                                                            \
+    {                                                                         \
+        return troupe_spawn_on_then(self, node, &kind##_class_, options,      \
+                                    initial, timeout_ms, kind##_spawned_,     \
+                                    (troupe_any_fn_t)then, arg);              \
+    }
+
 #define TROUPE_ACTOR_AS(kind, protocol, state_type, ...)                      \
     static int kind##_receive_(troupe_self_t *self, void *state,              \
                                unsigned index, const void *content)           \
@@ -366,6 +417,8 @@
     static const troupe_class_t kind##_class_ = {                             \
         #kind, &protocol##_protocol_, sizeof(state_type), kind##_receive_     \
     };                                                                        \
+    TROUPE_CLASS_ENTRY_(kind)                                                 \
+    TROUPE_SPAWN_ON_(kind, protocol, state_type)                              \
     TROUPE_INLINE_ int kind##_spawn_with(                                      \
         troupe_from_t from, const troupe_spawn_options_t *options,            \
         const state_type *initial, protocol##_ref_t *ref_p)                   \

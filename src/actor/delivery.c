@@ -269,6 +269,9 @@ static void refuse_record(struct tri_runtime *runtime,
         tri_refuse(runtime, &header, reason);
     else if (record->kind == TRI_REPLY)
         tri_asks_complete(&runtime->asks, record->ask, reason, 0, NULL, 0);
+    else if (record->kind == TRI_SPAWN)
+        tri_answer(runtime, record->sender_node, record->ask, reason, 0, 0,
+                   NULL, 0);
 }
 
 static bool is_bounded(const struct tri_message *message)
@@ -451,8 +454,13 @@ static void on_record(void *context, struct tri_peer *peer,
         take_record(runtime, peer, record, payload);
         break;
     case TRI_REPLY:
-        tri_asks_complete(&runtime->asks, record->ask, error_of(record->value),
-                          record->type, payload, record->bytes);
+        if (tri_unlikely(!tri_asks_complete(
+                &runtime->asks, record->ask, error_of(record->value),
+                record->type, payload, record->bytes)))
+            tri_spawn_unwanted(runtime, peer, record, payload);
+        break;
+    case TRI_SPAWN:
+        tri_spawn_record(runtime, peer, record->ask, payload, record->bytes);
         break;
     case TRI_REFUSED:
         refused(runtime, record, payload);
@@ -492,6 +500,9 @@ static void on_message(void *context, struct tri_peer *peer,
         tri_asks_complete_message(&runtime->asks, message->ask, message);
         return;
     }
+    if (message->kind == TRI_SPAWN)
+        tri_spawn_record(runtime, peer, message->ask, message->payload,
+                         message->bytes);
     if (message->kind != TRI_ASK && message->kind != TRI_TELL) {
         tri_message_free(message); /* no other kind is large */
         return;

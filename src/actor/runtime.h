@@ -268,6 +268,17 @@ void tri_watch_record(struct tri_runtime *runtime, struct tri_peer *peer,
 void tri_watch_here(struct tri_runtime *runtime,
                     const struct tri_record *record);
 
+/* --- remote.c: actors created from other nodes ---------------------------- */
+
+/* A SPAWN. Poll lock held. */
+void tri_spawn_record(struct tri_runtime *runtime, struct tri_peer *peer,
+                      uint64_t ask, const void *payload, size_t bytes);
+
+/* A reply that nobody waited for: should it be to a SPAWN, the actor is stopped
+ * again. */
+void tri_spawn_unwanted(struct tri_runtime *runtime, struct tri_peer *peer,
+                        const struct tri_record *record, const void *payload);
+
 /* --- send.c --------------------------------------------------------------- */
 
 /*
@@ -297,5 +308,15 @@ struct tri_request {
 int tri_request_wait(struct tri_runtime *runtime,
                      const struct tri_request *request, int timeout_ms,
                      void *result_p, uint64_t *ask_p);
+
+/* Sends a request from an actor; as troupe_ask_then. */
+int tri_request_then(troupe_self_t *self, const struct tri_request *request,
+                     int timeout_ms, troupe_invoke_fn_t invoke,
+                     troupe_any_fn_t then, void *arg);
+
+/* The same without sending it: the caller ends the ask. */
+int tri_request_begin(troupe_self_t *self, const struct tri_request *request,
+                      int timeout_ms, troupe_invoke_fn_t invoke,
+                      troupe_any_fn_t then, void *arg, uint64_t *ask_p);
 
 #endif

@@ -551,6 +551,17 @@ int tri_request_wait(struct tri_runtime *runtime,
 
 /* --- asking from an actor ------------------------------------------------- */
 
+/* The control thread may be about to sleep longer than that. Pairs with its
+ * fence in timeout_of. */
+static void began(struct tri_runtime *runtime, uint64_t deadline_ns)
+{
+    if (deadline_ns > atomic_load_explicit(&runtime->asks.next_wake_ns,
+                                           memory_order_relaxed))
+        return;
+    tri_fence_full();
+    tri_control_touch(&runtime->scheduler);
+}
+
 int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
                     const void *message, size_t bytes, int timeout_ms,
                     troupe_invoke_fn_t invoke, troupe_any_fn_t then, void *arg)
@@ -589,14 +600,65 @@ int troupe_ask_then(troupe_self_t *self, troupe_ref_t to, troupe_type_t *type,
         /* it may have ended by the death of the node: then `then` says so */
         return tri_asks_cancel(&runtime->asks, id) ? rc : 0;
     }
-    /* The control thread may be about to sleep longer than that. Pairs with
-     * its fence in timeout_of. */
-    if (spec.deadline_ns <= atomic_load_explicit(&runtime->asks.next_wake_ns,
-                                                 memory_order_relaxed)) {
-        tri_fence_full();
-        tri_control_touch(&runtime->scheduler);
-    }
+    began(runtime, spec.deadline_ns);
     return 0;
+}
+
+static int request_begin(troupe_self_t *self,
+                         const struct tri_request *request, uint32_t ms,
+                         troupe_invoke_fn_t invoke, troupe_any_fn_t then,
+                         void *arg, uint64_t *ask_p)
+{
+    troupe_ref_t me = troupe_self_ref(self);
+    struct tri_ask_spec spec = {
+        .result_bytes = request->result_bytes,
+        .callee_node = request->to.node,
+        .deadline_ns = tri_deadline_ns((int)ms),
+        .actor_slot = me.slot,
+        .actor_generation = me.generation,
+        .invoke = invoke,
+        .then = then,
+        .arg = arg,
+    };
+    int rc = tri_asks_begin(&self->runtime->asks, &spec, ask_p);
+
+    if (rc == 0)
+        began(self->runtime, spec.deadline_ns);
+    return rc;
+}
+
+int tri_request_begin(troupe_self_t *self, const struct tri_request *request,
+                      int timeout_ms, troupe_invoke_fn_t invoke,
+                      troupe_any_fn_t then, void *arg, uint64_t *ask_p)
+{
+    uint32_t ms;
+    int rc = timeout_of(self->runtime, timeout_ms, &ms);
+
+    return rc == 0 ? request_begin(self, request, ms, invoke, then, arg, ask_p)
+                   : rc;
+}
+
+int tri_request_then(troupe_self_t *self, const struct tri_request *request,
+                     int timeout_ms, troupe_invoke_fn_t invoke,
+                     troupe_any_fn_t then, void *arg)
+{
+    struct tri_runtime *runtime = self->runtime;
+    struct parcel parcel;
+    uint64_t id;
+    uint32_t ms;
+    int rc = timeout_of(runtime, timeout_ms, &ms);
+
+    if (rc == 0)
+        rc = request_begin(self, request, ms, invoke, then, arg, &id);
+    if (rc != 0)
+        return rc;
+    parcel_init(&parcel, request->kind, request->to, troupe_self_ref(self),
+                request->payload, request->bytes);
+    parcel.record.index = request->index;
+    parcel_set_ask(&parcel, id, ms);
+    rc = send_parcel(runtime, &parcel);
+    /* as in troupe_ask_then */
+    return rc != 0 && tri_asks_cancel(&runtime->asks, id) ? rc : 0;
 }
 
 /* --- replying ------------------------------------------------------------- */

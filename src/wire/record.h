@@ -57,8 +57,16 @@ enum tri_record_kind {
     TRI_DEMONITOR = 18, /* no more; as the MONITOR */
     TRI_DOWN = 19,      /* the sender ended; slot, generation: who wants to
                            know; index, ask: as the MONITOR; value: why */
-    TRI_KIND_LAST = TRI_DOWN,
+    TRI_SPAWN = 20,     /* to the node: create an actor; payload: wire/spawn.h;
+                           an ask, its slot TRI_SLOT_NODE */
+    TRI_KIND_LAST = TRI_SPAWN,
 };
+
+/* What is to the node itself, and may be large: no actor's slot, and not that
+ * of replies (tri_lane_of_more). */
+#define TRI_SLOT_NODE UINT32_MAX
+/* Index of the REPLY to a SPAWN: no message's. Its payload is the ref. */
+#define TRI_INDEX_SPAWNED UINT16_MAX
 
 /* What must not wait for what: control for nothing, replies for no data. Order
  * holds within a lane. A BYE travels on each. */
