@@ -163,6 +163,28 @@ static void test_stranger_becomes_known(void **state)
     conf_close_pair(&a, &b);
 }
 
+/* It goes while it still refuses us: that is known, and not waited for. */
+static void test_stranger_is_left_alone(void **state)
+{
+    struct conf_end a, b;
+
+    conf_open_pair(state, &a, &b);
+    if (!a.under_test->learns || !a.under_test->nobody) {
+        conf_close_pair(&a, &b);
+        skip();
+    }
+    b.knows_nobody = true;
+    conf_end_connect(&a, &b);
+    assert_int_equal(conf_end_send(&a, 100), 0);
+    conf_wait(&a, &b, b.accepted > 2);
+    assert_int_equal(a.hints + a.proofs, 0);
+    conf_end_close(&b);
+    conf_wait(&a, NULL, a.hints > 0);
+    assert_int_equal(a.lost_node, b.node);
+    assert_int_equal(conf_end_send(&a, 100), TROUPE_ENODE);
+    conf_end_close(&a);
+}
+
 /* A node that is dead to the other is let go of, however much it sends, and
  * what it had sent before is delivered. */
 static void test_living_dead_is_let_go(void **state)
@@ -683,6 +705,7 @@ int conf_run(const struct conf_transport *transport)
         TEST(unread_gets_zero),
         TEST(stranger_is_refused),
         TEST(stranger_becomes_known),
+        TEST(stranger_is_left_alone),
         TEST(living_dead_is_let_go),
         TEST(malformed_record_is_garbage),
         TEST(nobody_there),
