@@ -728,6 +728,685 @@ static void test_alone(void **state)
     done(f);
 }
 
+/* --- worlds ------------------------------------------------------------------- */
+
+#define WORLD_MAX 40
+#define AIR_MAX 4096
+
+struct in_air {
+    uint64_t at_ns;
+    uint64_t number; /* of two at one time the first sent arrives first */
+    struct tri_swim_packet packet;
+};
+
+struct member {
+    struct tri_swim *swim; /* NULL: its process is gone */
+    bool joined, left, excluded;
+    uint32_t side; /* only equal sides hear each other */
+    uint32_t changes;
+};
+
+static struct world {
+    struct tri_swim_config config;
+    struct tri_random random;
+    uint64_t now_ns, number;
+    uint32_t loss_percent;
+    struct member members[WORLD_MAX + 1]; /* by node id */
+    uint64_t seeds[4];
+    struct in_air *air[AIR_MAX];
+    uint32_t air_len;
+    struct tri_swim_effects effects;
+    /* what was seen */
+    uint32_t deaths, lefts, packets;
+    uint32_t kinds[TRI_SWIM_KIND_LAST + 1];
+} world;
+
+static void world_init(const char *test, enum tri_swim_profile profile)
+{
+    memset(&world, 0, sizeof(world));
+    tri_swim_config_init(&world.config, profile);
+    world.config.members_max = 64;
+    world.config.card_bytes = 150;
+    world.now_ns = START;
+    tri_random_init(&world.random, unit_seed(test));
+}
+
+static void world_add(uint64_t node)
+{
+    struct member *member = &world.members[node];
+
+    *member = (struct member){ .side = 0 };
+    world.config.node = node;
+    world.config.seed = tri_random_next(&world.random);
+    assert_int_equal(tri_swim_create(&world.config, &member->swim), 0);
+}
+
+/* Members 1 .. n that know each other from the start. */
+static void world_of(uint64_t n)
+{
+    for (uint64_t i = 1; i <= n; i++) {
+        world_add(i);
+        for (uint64_t j = 1; j <= n; j++)
+            if (i != j)
+                assert_int_equal(tri_swim_add(world.members[i].swim, j), 0);
+    }
+}
+
+static void world_kill(uint64_t node)
+{
+    tri_swim_destroy(&world.members[node].swim);
+}
+
+static void world_fini(void)
+{
+    for (uint64_t i = 1; i <= WORLD_MAX; i++)
+        if (world.members[i].swim != NULL)
+            world_kill(i);
+    while (world.air_len > 0)
+        free(world.air[--world.air_len]);
+}
+
+/* Invariant 5, and what a packet's receiver relies on. */
+static void packet_check(const struct tri_swim_packet *packet)
+{
+    uint32_t bytes = world.config.header_bytes;
+
+    for (uint32_t i = 0; i < packet->rumours_len; i++) {
+        const struct tri_rumour *rumour = &packet->rumours[i];
+
+        bytes += world.config.rumour_bytes;
+        bytes += rumour->with_card ? world.config.card_bytes : 0;
+        assert_in_range(rumour->state, TRI_SWIM_ALIVE, TRI_SWIM_LEFT);
+        if (rumour->state == TRI_SWIM_SUSPECT ||
+            rumour->state == TRI_SWIM_DEAD)
+            assert_int_not_equal(rumour->accuser, 0);
+        for (uint32_t j = 0; j < i; j++)
+            assert_int_not_equal(packet->rumours[j].node, rumour->node);
+    }
+    assert_true(bytes <= world.config.packet_bytes_max);
+    if (packet->kind == TRI_SWIM_GOSSIP)
+        assert_int_not_equal(packet->rumours_len, 0);
+}
+
+static void world_send(const struct tri_swim_packet *packet)
+{
+    struct in_air *flight;
+    uint64_t to = packet->to;
+
+    packet_check(packet);
+    world.packets++;
+    world.kinds[packet->kind]++;
+    if (packet->kind == TRI_SWIM_JOIN)
+        to = world.seeds[packet->seed];
+    if (to == 0 || tri_random_below(&world.random, 100) < world.loss_percent)
+        return;
+    assert_in_range(to, 1, WORLD_MAX);
+    assert_true(world.air_len < AIR_MAX);
+    flight = malloc(sizeof(*flight));
+    assert_non_null(flight);
+    flight->at_ns =
+        world.now_ns + MS / 5 + tri_random_below(&world.random, MS);
+    flight->number = world.number++;
+    flight->packet = *packet;
+    flight->packet.to = to;
+    world.air[world.air_len++] = flight;
+}
+
+static void world_step(uint64_t node, struct tri_swim_event event)
+{
+    struct member *member = &world.members[node];
+    struct tri_swim_effects *effects = &world.effects;
+
+    event.now_ns = world.now_ns;
+    tri_swim_step(member->swim, &event, effects);
+    member->joined |= effects->joined;
+    member->left |= effects->left;
+    member->excluded |= effects->excluded;
+    member->changes += effects->changes_len;
+    for (uint32_t i = 0; i < effects->changes_len; i++) {
+        const struct tri_swim_change *change = &effects->changes[i];
+
+        assert_int_not_equal(change->before, change->after);
+        assert_true(change->before < TRI_SWIM_DEAD); /* final */
+        world.deaths += change->after == TRI_SWIM_DEAD;
+        world.lefts += change->after == TRI_SWIM_LEFT;
+    }
+    for (uint32_t i = 0; i < effects->sends_len; i++)
+        world_send(&effects->sends[i]);
+}
+
+static void world_deliver(uint32_t at)
+{
+    struct in_air *flight = world.air[at];
+    struct tri_swim_packet *packet = &flight->packet;
+    const struct member *from = &world.members[packet->from];
+    const struct member *to = &world.members[packet->to];
+
+    world.air[at] = world.air[--world.air_len];
+    if (to->swim != NULL && from->side == to->side)
+        world_step(packet->to, (struct tri_swim_event){
+                                   .kind = TRI_SWIM_PACKET,
+                                   .packet = packet });
+    free(flight);
+}
+
+/* One event: the earliest packet or timer not after until_ns. */
+static bool world_next(uint64_t until_ns)
+{
+    uint64_t at_ns = until_ns, node = 0;
+    uint32_t flight = AIR_MAX;
+
+    for (uint64_t i = 1; i <= WORLD_MAX; i++) {
+        uint64_t due_ns;
+
+        if (world.members[i].swim == NULL)
+            continue;
+        due_ns = tri_swim_due_ns(world.members[i].swim);
+        due_ns = due_ns > world.now_ns ? due_ns : world.now_ns;
+        if (due_ns < at_ns) {
+            at_ns = due_ns;
+            node = i;
+        }
+    }
+    for (uint32_t i = 0; i < world.air_len; i++) {
+        const struct in_air *a = world.air[i];
+
+        if (a->at_ns < at_ns || (flight < AIR_MAX && a->at_ns == at_ns &&
+                                 a->number < world.air[flight]->number) ||
+            (flight == AIR_MAX && a->at_ns == at_ns)) {
+            at_ns = a->at_ns;
+            flight = i;
+        }
+    }
+    world.now_ns = at_ns;
+    if (flight < AIR_MAX)
+        world_deliver(flight);
+    else if (node != 0)
+        world_step(node, (struct tri_swim_event){ .kind = TRI_SWIM_TICK });
+    else
+        return false;
+    return true;
+}
+
+static void world_run(uint64_t for_ns)
+{
+    uint64_t until_ns = world.now_ns + for_ns;
+
+    while (world_next(until_ns))
+        ;
+}
+
+/* Do all that run and were not put out hold `node` in the state? */
+static bool all_hold(uint64_t node, unsigned state)
+{
+    for (uint64_t i = 1; i <= WORLD_MAX; i++) {
+        const struct member *member = &world.members[i];
+
+        if (i != node && member->swim != NULL && !member->excluded &&
+            !member->left && tri_swim_state_of(member->swim, node) != state)
+            return false;
+    }
+    return true;
+}
+
+/* Runs until all hold it; returns how long that took. */
+static uint64_t world_until(uint64_t node, unsigned state, uint64_t limit_ns)
+{
+    uint64_t start_ns = world.now_ns;
+
+    while (!all_hold(node, state))
+        if (!world_next(start_ns + limit_ns))
+            break;
+    assert_true(all_hold(node, state));
+    return world.now_ns - start_ns;
+}
+
+static bool digests_agree(void)
+{
+    uint64_t digest = 0;
+    bool any = false;
+
+    for (uint64_t i = 1; i <= WORLD_MAX; i++) {
+        const struct member *member = &world.members[i];
+
+        if (member->swim == NULL || member->excluded || member->left)
+            continue;
+        if (any && tri_swim_digest(member->swim) != digest)
+            return false;
+        digest = tri_swim_digest(member->swim);
+        any = true;
+    }
+    return true;
+}
+
+static void join(uint64_t node, uint32_t seeds_len)
+{
+    world_add(node);
+    world_step(node, (struct tri_swim_event){ .kind = TRI_SWIM_DO_JOIN,
+                                              .seeds_len = seeds_len });
+}
+
+/* Nothing fails, nothing is said but probes. */
+static void test_idle(void **state)
+{
+    (void)state;
+    for (uint64_t n = 2; n <= 32; n *= 4) {
+        world_init("idle", TRI_SWIM_HPC);
+        world_of(n);
+        world_run(600 * SECOND);
+        assert_int_equal(world.deaths, 0);
+        /* 2 / T a member, and a digest now and then */
+        assert_in_range(world.packets, n * 2380, n * 2450);
+        for (uint64_t i = 1; i <= n; i++)
+            assert_int_equal(world.members[i].changes, 0);
+        world_fini();
+    }
+}
+
+/* With 5 % of all packets lost nobody is declared dead. */
+static void test_loss(void **state)
+{
+    (void)state;
+    world_init("loss", TRI_SWIM_HPC);
+    world.loss_percent = 5;
+    world_of(16);
+    world_run(1200 * SECOND);
+    assert_int_equal(world.deaths, 0);
+    for (uint64_t i = 1; i <= 16; i++)
+        assert_true(tri_swim_metrics(world.members[i].swim).health < 8);
+    world_fini();
+}
+
+static void test_crash(void **state)
+{
+    static const uint64_t sizes[] = { 2, 3, 4, 5, 8, 32 };
+
+    (void)state;
+    for (unsigned i = 0; i < tri_array_len(sizes); i++) {
+        world_init("crash", TRI_SWIM_HPC);
+        world_of(sizes[i]);
+        world_run(5 * SECOND);
+        world_kill(2);
+        /* the bound: minimum (two of them for n <= 3), 10 T, 13 rounds */
+        world_until(2, TRI_SWIM_DEAD, 4 * SECOND + 5 * SECOND + 1300 * MS);
+        world_run(60 * SECOND);
+        assert_int_equal(world.deaths, sizes[i] - 1);
+        world_fini();
+    }
+}
+
+/* What has proof spreads in the time of some packets. */
+static void test_proof_spreads(void **state)
+{
+    (void)state;
+    world_init("proof_spreads", TRI_SWIM_HPC);
+    world_of(32);
+    world_run(10 * SECOND);
+    world_kill(2);
+    world_step(7, (struct tri_swim_event){ .kind = TRI_SWIM_EVIDENCE,
+                                           .node = 2,
+                                           .evidence = TRI_SWIM_PROOF });
+    assert_true(world_until(2, TRI_SWIM_DEAD, SECOND) < 250 * MS);
+    world_fini();
+}
+
+static void test_join(void **state)
+{
+    (void)state;
+    for (uint32_t loss = 0; loss <= 20; loss += 20) {
+        world_init("join", TRI_SWIM_HPC);
+        world_of(3);
+        world.loss_percent = loss;
+        world.seeds[0] = 2;
+        for (uint64_t i = 4; i <= 32; i++)
+            join(i, 1);
+        world_run(10 * SECOND);
+        for (uint64_t i = 4; i <= 32; i++)
+            assert_true(world.members[i].joined);
+        world.loss_percent = 0;
+        world_run(20 * SECOND);
+        for (uint64_t i = 1; i <= 32; i++) {
+            assert_int_equal(tri_swim_alive_len(world.members[i].swim), 32);
+            assert_int_equal(tri_swim_state_of(world.members[i].swim, i),
+                             TRI_SWIM_ALIVE);
+        }
+        assert_true(digests_agree());
+        assert_int_equal(world.deaths, 0);
+        world_fini();
+    }
+}
+
+/* Seeds that are down, then come up; the pauses between rounds grow. */
+static void test_seeds_down(void **state)
+{
+    (void)state;
+    world_init("seeds_down", TRI_SWIM_HPC);
+    world.seeds[0] = 30;
+    world.seeds[1] = 31;
+    world.seeds[2] = 1;
+    join(5, 3);
+    world_run(60 * SECOND);
+    assert_false(world.members[5].joined);
+    /* rounds of 3 x 300 ms and a pause of 2.5 s on average, 5 s at most */
+    assert_in_range(world.kinds[TRI_SWIM_JOIN], 24, 90);
+    world_of(3);
+    world_run(10 * SECOND);
+    assert_true(world.members[5].joined);
+    assert_true(all_hold(5, TRI_SWIM_ALIVE));
+    world_fini();
+}
+
+/* As many are served at once as configured; the others come again. Chunks are
+ * asked for by their start, again when they were lost. */
+static void test_snapshots(void **state)
+{
+    struct fixture *f = &node_one;
+    struct tri_swim_packet request = packet_of(TRI_SWIM_STATE_REQ, 2);
+    struct tri_swim_packet other = packet_of(TRI_SWIM_STATE_REQ, 3);
+
+    (void)state;
+    memset(f, 0, sizeof(*f));
+    tri_swim_config_init(&f->config, TRI_SWIM_HPC);
+    f->config.node = 1;
+    f->config.members_max = 20;
+    f->config.snapshots_max = 1;
+    f->config.packet_bytes_max = f->config.header_bytes +
+                                 f->config.rumour_bytes + f->config.card_bytes;
+    f->now_ns = START;
+    assert_int_equal(tri_swim_create(&f->config, &f->swim), 0);
+    for (uint64_t node = 2; node <= 20; node++)
+        assert_int_equal(tri_swim_add(f->swim, node), 0);
+    request.flags = other.flags = TRI_SWIM_CARDS;
+    for (unsigned round = 0; round < 2; round++) {
+        step(f, TRI_SWIM_PACKET, &request);
+        assert_int_equal(f->effects.sends_len, 8);
+        for (uint32_t i = 0; i < 8; i++) {
+            assert_int_equal(f->effects.sends[i].start, i);
+            assert_int_equal(f->effects.sends[i].cursor, i + 1);
+            assert_int_equal(f->effects.sends[i].rumours[0].node, i + 1);
+            assert_int_equal(f->effects.sends[i].rumours[0].with_card, 1);
+            assert_int_equal(f->effects.sends[i].flags,
+                             TRI_SWIM_CARDS | (i < 7 ? TRI_SWIM_MORE : 0));
+        }
+        step(f, TRI_SWIM_PACKET, &other);
+        assert_int_equal(f->effects.sends_len, 1);
+        assert_int_equal(f->effects.sends[0].kind, TRI_SWIM_JOIN_RETRY);
+        assert_in_range(f->effects.sends[0].retry_ms, 100, 201);
+    }
+    request.cursor = 16;
+    step(f, TRI_SWIM_PACKET, &request);
+    assert_int_equal(f->effects.sends_len, 4);
+    assert_int_equal(f->effects.sends[3].cursor, TRI_SWIM_CURSOR_END);
+    step(f, TRI_SWIM_PACKET, &other);
+    assert_int_equal(f->effects.sends_len, 8);
+    f->now_ns += SECOND; /* that one has gone without a word */
+    request.cursor = 0;
+    step(f, TRI_SWIM_PACKET, &request);
+    assert_int_equal(f->effects.sends_len, 8);
+    done(f);
+}
+
+/* A seed without room says so, and one that joins itself. */
+static void test_join_retry(void **state)
+{
+    (void)state;
+    world_init("join_retry", TRI_SWIM_HPC);
+    world.config.members_max = 4;
+    world_of(3);
+    world.seeds[0] = 1;
+    join(5, 1);
+    world_run(SECOND);
+    assert_true(world.members[5].joined);
+    assert_int_equal(world.kinds[TRI_SWIM_JOIN_RETRY], 0);
+    join(6, 1);
+    world_run(30 * SECOND);
+    assert_false(world.members[6].joined);
+    assert_in_range(world.kinds[TRI_SWIM_JOIN_RETRY], 3, 8);
+    world.seeds[0] = 6;
+    join(7, 1);
+    world_run(10 * SECOND);
+    assert_false(world.members[7].joined);
+    assert_true(world.kinds[TRI_SWIM_JOIN_RETRY] > 8);
+    world_fini();
+}
+
+static void test_leave(void **state)
+{
+    static const uint64_t sizes[] = { 2, 8, 32 };
+
+    (void)state;
+    for (unsigned i = 0; i < tri_array_len(sizes); i++) {
+        world_init("leave", TRI_SWIM_HPC);
+        world.loss_percent = 2;
+        world_of(sizes[i]);
+        world_run(5 * SECOND);
+        world_step(2, (struct tri_swim_event){ .kind = TRI_SWIM_DO_LEAVE });
+        world_run(1100 * MS);
+        assert_true(world.members[2].left);
+        assert_int_equal(tri_swim_due_ns(world.members[2].swim),
+                         TRI_NS_NEVER);
+        world_kill(2);
+        assert_true(all_hold(2, TRI_SWIM_LEFT));
+        world_run(60 * SECOND);
+        assert_int_equal(world.lefts, sizes[i] - 1);
+        assert_int_equal(world.deaths, 0);
+        world_fini();
+    }
+}
+
+/* Cut in two for a minute; when the cut ends one side goes on as it was, and
+ * every member of the other is told that it is out. */
+static void partition(uint64_t n, uint64_t smaller)
+{
+    world_init("partition", TRI_SWIM_HPC);
+    world_of(n);
+    world_run(5 * SECOND);
+    for (uint64_t i = 1; i <= smaller; i++) /* the lowest id is not enough */
+        world.members[2 * i % (n + 1)].side = 1;
+    world_run(60 * SECOND);
+    for (uint64_t i = 1; i <= n; i++) {
+        const struct member *member = &world.members[i];
+
+        assert_int_equal(tri_swim_alive_len(member->swim),
+                         member->side == 1 ? smaller : n - smaller);
+    }
+    for (uint64_t i = 1; i <= n; i++)
+        world.members[i].changes = world.members[i].side;
+    for (uint64_t i = 1; i <= n; i++)
+        world.members[i].side = 0;
+    world_run(30 * SECOND);
+    for (uint64_t i = 1; i <= n; i++)
+        assert_int_equal(world.members[i].excluded,
+                         world.members[i].changes == 1);
+    assert_true(digests_agree());
+    world_fini();
+}
+
+static void test_partition(void **state)
+{
+    (void)state;
+    partition(32, 12);
+    partition(5, 2);
+    partition(8, 4); /* as large: the side with the lowest id goes on */
+    partition(2, 1);
+}
+
+/* Declared dead while it lives: a member's word is enough. */
+static void test_excluded(void **state)
+{
+    (void)state;
+    world_init("excluded", TRI_SWIM_HPC);
+    world_of(8);
+    world_run(5 * SECOND);
+    world_step(3, (struct tri_swim_event){ .kind = TRI_SWIM_EVIDENCE,
+                                           .node = 2,
+                                           .evidence = TRI_SWIM_PROOF });
+    world_run(20 * SECOND);
+    assert_true(world.members[2].excluded);
+    assert_int_equal(tri_swim_state_of(world.members[2].swim, 2),
+                     TRI_SWIM_DEAD);
+    assert_int_equal(tri_swim_due_ns(world.members[2].swim), TRI_NS_NEVER);
+    for (uint64_t i = 1; i <= 8; i++)
+        assert_int_equal(world.members[i].excluded, i == 2);
+    assert_true(all_hold(2, TRI_SWIM_DEAD));
+    world_fini();
+}
+
+/* Rumours that reached nobody are made good by digests: a newcomer that one
+ * member knows, with its card; a death; a leave. */
+static void test_digest_heals(void **state)
+{
+    struct tri_rumour newcomer = about(9, TRI_SWIM_ALIVE, 0, 0);
+    struct tri_swim_packet packet = { .kind = TRI_SWIM_GOSSIP, .from = 2,
+                                      .to = 1, .rumours_len = 3 };
+
+    (void)state;
+    world_init("digest_heals", TRI_SWIM_HPC);
+    world_of(8);
+    world_run(5 * SECOND);
+    world_add(9);
+    for (uint64_t j = 1; j <= 8; j++)
+        assert_int_equal(tri_swim_add(world.members[9].swim, j), 0);
+    world_kill(7);
+    world_kill(8);
+    newcomer.with_card = 1;
+    packet.rumours[0] = newcomer;
+    packet.rumours[1] = about(7, TRI_SWIM_LEFT, 0, 0);
+    packet.rumours[2] = about(8, TRI_SWIM_DEAD, 0, 2);
+    world_step(1, (struct tri_swim_event){ .kind = TRI_SWIM_PACKET,
+                                           .packet = &packet });
+    world.loss_percent = 100; /* all that member 1 says is lost */
+    world_run(1200 * MS);
+    world.loss_percent = 0;
+    world_run(90 * SECOND);
+    assert_true(all_hold(9, TRI_SWIM_ALIVE));
+    assert_true(all_hold(7, TRI_SWIM_LEFT));
+    assert_true(digests_agree());
+    world_fini();
+}
+
+/* The table is full: the dead go when they are old enough, and not before. */
+static void test_forget(void **state)
+{
+    (void)state;
+    world_init("forget", TRI_SWIM_TEST);
+    world.config.members_max = 4;
+    world.config.times.forget = 20 * SECOND;
+    world_of(4);
+    world.seeds[0] = 1;
+    world_run(SECOND);
+    world_kill(4);
+    world_until(4, TRI_SWIM_DEAD, 10 * SECOND);
+    join(5, 1);
+    world_run(15 * SECOND);
+    assert_false(world.members[5].joined);
+    world_run(15 * SECOND);
+    assert_true(world.members[5].joined);
+    assert_true(all_hold(5, TRI_SWIM_ALIVE));
+    assert_int_equal(tri_swim_state_of(world.members[1].swim, 4),
+                     TRI_SWIM_UNKNOWN);
+    world_fini();
+}
+
+/* Thirty deaths at once: every one is told, in steps that stay bounded. */
+static void test_many_at_once(void **state)
+{
+    (void)state;
+    world_init("many_at_once", TRI_SWIM_HPC);
+    world_of(40);
+    world_run(5 * SECOND);
+    for (uint64_t i = 11; i <= 40; i++)
+        world_kill(i);
+    world_run(60 * SECOND);
+    for (uint64_t i = 1; i <= 10; i++) {
+        assert_int_equal(tri_swim_alive_len(world.members[i].swim), 10);
+        assert_false(world.members[i].excluded);
+    }
+    assert_int_equal(world.deaths, 300);
+    world_fini();
+}
+
+/* The same seed and the same events: the same effects. */
+static void test_deterministic(void **state)
+{
+    uint64_t packets[2], digests[2];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        world_init("deterministic", TRI_SWIM_TEST);
+        tri_random_init(&world.random, 99);
+        world.loss_percent = 10;
+        world_of(16);
+        world_run(20 * SECOND);
+        world_kill(3);
+        world_run(20 * SECOND);
+        packets[i] = world.packets;
+        digests[i] = tri_swim_digest(world.members[1].swim);
+        world_fini();
+    }
+    assert_int_equal(packets[0], packets[1]);
+    assert_int_equal(digests[0], digests[1]);
+}
+
+/* Nonsense, and packets to others, change nothing. */
+static void test_refused(void **state)
+{
+    struct fixture *f = one_of(4, 0);
+    struct tri_swim_packet packets[6];
+
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) {
+        packets[i] = packet_of(TRI_SWIM_GOSSIP, 2);
+        packets[i].rumours_len = 1;
+        packets[i].rumours[0] = about(3, TRI_SWIM_DEAD, 0, 2);
+    }
+    packets[0].to = 9;
+    packets[1].kind = TRI_SWIM_KIND_LAST + 1;
+    packets[2].rumours_len = TRI_SWIM_RUMOURS_MAX + 1;
+    packets[3].rumours[0].state = TRI_SWIM_STATE_LAST + 1;
+    packets[4].from = 1;
+    packets[5].rumours[0].node = 0;
+    for (unsigned i = 0; i < 6; i++) {
+        step(f, TRI_SWIM_PACKET, &packets[i]);
+        assert_int_equal(f->effects.sends_len, 0);
+        assert_int_equal(f->effects.changes_len, 0);
+    }
+    assert_int_equal(tri_swim_metrics(f->swim).refused, 6);
+    done(f);
+}
+
+static void test_config(void **state)
+{
+    struct tri_swim_config good, bad;
+    struct tri_swim *swim = NULL;
+
+    (void)state;
+    tri_swim_config_init(&good, TRI_SWIM_HPC);
+    good.node = 1;
+    good.members_max = 2;
+    assert_int_equal(tri_swim_create(&good, &swim), 0);
+    assert_int_equal(tri_swim_add(swim, 2), 0);
+    assert_int_equal(tri_swim_add(swim, 2), TROUPE_EEXIST);
+    assert_int_equal(tri_swim_add(swim, 1), TROUPE_EEXIST);
+    assert_int_equal(tri_swim_add(swim, 3), TROUPE_ELIMIT);
+    tri_swim_destroy(&swim);
+    for (unsigned i = 0; i < 5; i++) {
+        bad = good;
+        if (i == 0)
+            bad.node = 0;
+        else if (i == 1)
+            bad.members_max = 0;
+        else if (i == 2)
+            bad.packet_bytes_max = 500; /* no room for a card */
+        else if (i == 3)
+            bad.loss = 1;
+        else
+            bad.fanout = 9;
+        assert_int_equal(tri_swim_create(&bad, &swim), TROUPE_EINVAL);
+        assert_null(swim);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -749,6 +1428,23 @@ int main(void)
         cmocka_unit_test(test_rtt),
         cmocka_unit_test(test_two),
         cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_crash),
+        cmocka_unit_test(test_proof_spreads),
+        cmocka_unit_test(test_join),
+        cmocka_unit_test(test_seeds_down),
+        cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_join_retry),
+        cmocka_unit_test(test_leave),
+        cmocka_unit_test(test_partition),
+        cmocka_unit_test(test_excluded),
+        cmocka_unit_test(test_digest_heals),
+        cmocka_unit_test(test_forget),
+        cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_config),
         cmocka_unit_test(test_proof),
     };
 
