@@ -285,6 +285,7 @@ static void seeds_tick(struct tri_swim *swim)
     struct join *join = &swim->join;
     struct tri_swim_packet *packet;
     struct tri_rumour own;
+    uint32_t index;
 
     if (join->seed_at == join->seeds_len) {
         uint64_t limit_ns = times->join_backoff_max;
@@ -296,6 +297,11 @@ static void seeds_tick(struct tri_swim *swim)
         join->seed_at = 0;
         seeds_shuffle(swim);
         join->due_ns = swim->now_ns + random_ns(swim, limit_ns);
+        /* The answers may be what was lost: members that have heard of us
+         * since then have the list, too. */
+        index = tri_swim_random_member(swim, 0);
+        if (index != NONE)
+            request(swim, swim->records[index].node, 0, 0, TRI_SWIM_CARDS);
         return;
     }
     packet = tri_swim_send(swim, TRI_SWIM_JOIN, 0);
