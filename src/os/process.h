@@ -19,6 +19,18 @@ int tri_process_of_socket(int socket, pid_t *pid_p, uid_t *uid_p);
  */
 int tri_process_watch(int socket, pid_t pid, int *pidfd_p);
 
+/* When a process of this pid namespace began, in the kernel's ticks since boot:
+ * with its number, tells it from a later process of the same number. 0: it is
+ * gone, or not to be seen. */
+uint64_t tri_process_started(pid_t pid);
+
+/*
+ * A descriptor that gets readable when this very process has ended. Errors:
+ * ENODE (it has ended), ESYSTEM (cannot be told here, or too many descriptors
+ * are open; not logged).
+ */
+int tri_process_open(pid_t pid, uint64_t started, int *pidfd_p);
+
 /*
  * Reads memory of another process (or our own). Errors: ENODE (it has ended),
  * ESYSTEM (this kernel forbids it, or there is no such memory; not logged).
