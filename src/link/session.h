@@ -13,6 +13,9 @@
 
 extern const struct tri_transport_ops tri_transport_session;
 
+/* The port that its carrier listens on; 0: none that is known. */
+uint16_t tri_session_port(struct tri_transport *transport);
+
 /* Memory that the transport and its carrier hold, about, and what one peer
  * with an idle session costs of it. For benchmarks and reports. */
 size_t tri_session_memory_bytes(struct tri_transport *transport);

@@ -35,6 +35,13 @@ void tri_session_address(struct tri_transport *base,
     memcpy(address_p->data + ADDRESS_HEADER_BYTES, inner.data, inner.bytes);
 }
 
+uint16_t tri_session_port(struct tri_transport *base)
+{
+    struct tri_carrier *carrier = tri_session_transport_of(base)->carrier;
+
+    return carrier->ops->port != NULL ? carrier->ops->port(carrier) : 0;
+}
+
 /* The version to speak; 0: none, or the address is no good. Logged. */
 static uint8_t address_check(const struct session_transport *transport,
                              uint64_t node, const struct tri_address *address,

@@ -122,6 +122,9 @@ struct tri_carrier_ops {
      * closed then. */
     int (*wait_fd)(struct tri_carrier *carrier);
 
+    /* The port that it listens on; 0: none that is known. NULL: the same. */
+    uint16_t (*port)(struct tri_carrier *carrier);
+
     /* Bytes that the carrier holds in all, about. */
     size_t (*memory_bytes)(struct tri_carrier *carrier);
 };

@@ -416,6 +416,20 @@ static void fabric_address(struct tri_carrier *carrier,
     *address_p = ((struct fabric *)carrier)->address;
 }
 
+static uint16_t fabric_port(struct tri_carrier *carrier)
+{
+    const struct tri_address *address = &((struct fabric *)carrier)->address;
+    struct sockaddr_in name;
+
+    if (address->bytes < ADDRESS_HEADER_BYTES + sizeof(name))
+        return 0;
+    memcpy(&name, address->data + ADDRESS_HEADER_BYTES, sizeof(name));
+    /* The port lies at the same place in both. */
+    return name.sin_family == AF_INET || name.sin_family == AF_INET6
+               ? ntohs(name.sin_port)
+               : 0;
+}
+
 /* Checks a provider's part of an address for its form: it came from elsewhere,
  * and providers take what they get. */
 static bool name_check(const struct fabric *fabric, const unsigned char *name,
@@ -656,5 +670,6 @@ const struct tri_carrier_ops tri_carrier_fabric = {
     .poll = fabric_poll,
     .pending = fabric_pending,
     .wait_fd = fabric_wait_fd,
+    .port = fabric_port,
     .memory_bytes = fabric_memory_bytes,
 };
