@@ -73,6 +73,27 @@ typedef struct troupe_options {
     uint32_t ask_timeout_ms;     /* the default deadline */
     uint32_t stop_timeout_ms;    /* until troupe_stop gives up waiting */
     const char *log;             /* "error", "warn", "info" or "debug" */
+    /* Members to join at start, "host:port,host:port" (an IPv6 address in
+     * brackets): the endpoints of any members of a cluster, 16 at most; one
+     * that answers is enough. Read by rank 0. NULL: none, this job is a
+     * cluster of its own. Needs key_file, unless security is "none". */
+    const char *seeds;
+    /* Where processes outside the job can join it: "port", or "address:port"
+     * to be reached there alone. The first rank of each host takes the port,
+     * the others any. NULL: nobody is expected. Needs key_file, unless
+     * security is "none". */
+    const char *listen;
+    /* Name of the cluster: who joins must have the same. NULL: none. */
+    const char *cluster;
+    /* This node's name for others (troupe_member_find); up to 63 bytes. */
+    const char *node_name;
+    /* How soon silence counts as death: "hpc", "fast", "cloud" (slow
+     * networks), or "test". All members should have the same. */
+    const char *membership;
+    uint32_t join_timeout_ms;    /* until no seed is waited for any more */
+    /* "auto", or "off": leave MPI alone, even under mpirun; this process is a
+     * cluster of one, or joins seeds. */
+    const char *mpi;
 } troupe_options_t;
 
 /* Fills in the defaults. Context: any thread. */
@@ -93,15 +114,20 @@ void troupe_options_help(FILE *stream);
  * options: NULL for the defaults; copied.
  * Context: one thread, and only the calling thread makes MPI calls later;
  * one node a process. Blocking: until all ranks have called it.
+ * With option seeds it also waits until this node is a member of the cluster
+ * that the seeds belong to, and knows the others, up to join_timeout_ms.
  * Errors: EOPTION, ETRANSPORT, EMPI, ENOMEM, ESYSTEM, EINVAL (already
- * started). Nothing is left behind on error.
+ * started); of a join: ENOSEED (nobody answered), EKEY (the seed has another
+ * key), EVERSION, ECLUSTER, ELIMIT (its cluster is full). Each is logged with
+ * what to do. Nothing is left behind on error.
  */
 int troupe_start(troupe_t **troupe_p, const troupe_options_t *options);
 
 /*
- * Stops this node; collective among the living. What was sent before, by any
- * rank, is delivered and handled; then all actors stop (on_stop runs), and
- * what they still receive becomes dead letters. Never waits longer than
+ * Stops this node; collective among the living ranks of its job. What was sent
+ * before, by any rank, is delivered and handled; then all actors stop (on_stop
+ * runs), and what they still receive becomes dead letters. Members of other
+ * jobs see each rank leave, which is no death. Never waits longer than
  * stop_timeout_ms; then it says what was left.
  * Context: the thread that started it, not in a handler. Ownership: frees
  * *troupe_p and sets it to NULL, also on error.

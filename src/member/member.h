@@ -14,11 +14,17 @@
  */
 
 #include "member/card.h"
+#include "member/join.h"
 #include "member/packet.h"
 #include "member/swim_core.h"
+#include "os/udp.h"
 
 struct tri_member;
+struct tri_peer;
 struct tri_runtime;
+struct tri_transport;
+
+/* --- for the layers above ------------------------------------------------- */
 
 /*
  * A layer that lives on membership (names, traits): its datagrams travel
@@ -81,5 +87,69 @@ uint32_t tri_member_alive_len(const struct tri_member *member);
 
 /* Has the clients' ticks called soon. Any thread. */
 void tri_member_kick(struct tri_member *member);
+
+/* --- for the node --------------------------------------------------------- */
+
+struct tri_member_config {
+    struct tri_runtime *runtime; /* its roster stands */
+    const struct tri_member_card *cards; /* of the job's ranks, by rank */
+    struct tri_udp *socket;   /* taken over; own.family 0: none */
+    struct tri_endpoint own;  /* where others reach it */
+    uint64_t cluster;         /* its id */
+    uint64_t cluster_name;    /* hash of option cluster; 0: none */
+    enum tri_swim_profile profile;
+    const unsigned char *key; /* the job's; NULL: security is "none" */
+    struct tri_transport *ring; /* NULL: not open */
+    struct tri_transport *fabric;
+    const struct tri_seeds *seeds; /* copied; len 0: none to join */
+    uint32_t nodes_max; /* alive at once */
+};
+
+/* Makes runtime->member, and hooks it in. Before the scheduler is made.
+ * Errors: ENOMEM, ESYSTEM, ELIMIT. */
+int tri_member_open(const struct tri_member_config *config);
+
+/* What the link raises (struct tri_link_events; context: the runtime): a
+ * connection closed; a peer was ended. Any thread. */
+void tri_member_on_suspect(void *runtime, struct tri_peer *peer);
+void tri_member_on_died(void *runtime, struct tri_peer *peer);
+
+/* Threads are gone. NULL is allowed. */
+void tri_member_close(struct tri_member **member_p);
+
+/*
+ * Joins by the seeds and waits until the list of members is complete.
+ * Context: the starting thread, after the threads have started.
+ * Errors: ETIMEDOUT is ENOSEED here; ECLUSTER, EVERSION, ELIMIT, ETRANSPORT as
+ * the seed said. Logged.
+ */
+int tri_member_join(struct tri_member *member, uint64_t deadline_ns);
+
+/* Where others reach this node; family 0: nowhere. Any thread. */
+struct tri_endpoint tri_member_endpoint(const struct tri_member *member);
+
+/*
+ * troupe_stop was called here: that ranks of this job leave is no reason to
+ * end their links. all: by all ranks that live; from now on that one of them
+ * is silent does not prove that it died. Any thread.
+ */
+void tri_member_stopping(struct tri_member *member, bool all);
+
+/* There are members beside this job's ranks. Any thread. */
+bool tri_member_has_joined(const struct tri_member *member);
+
+/* Says goodbye to the others; then whether enough of them know. Any thread. */
+void tri_member_leave(struct tri_member *member);
+bool tri_member_has_left(const struct tri_member *member);
+
+/* How late the control thread came to its timers: the worst since the start,
+ * and the mean. Any thread. */
+struct tri_member_lateness {
+    uint64_t max_ns;
+    uint64_t mean_ns;
+    uint64_t ticks;
+};
+
+struct tri_member_lateness tri_member_lateness(const struct tri_member *member);
 
 #endif

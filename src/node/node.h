@@ -5,6 +5,7 @@
 /* A node: the actors' runtime, and the job it was started in. */
 
 #include "actor/runtime.h"
+#include "member/member.h"
 #include "mpi/job.h"
 #include "os/topology.h"
 #include "wire/seal.h"
@@ -13,24 +14,30 @@
 struct tri_card {
     uint64_t node;
     uint64_t host;      /* who may share memory */
-    uint64_t nonce;     /* rank 0's becomes the job's */
+    uint64_t nonce;     /* rank 0's becomes the cluster's id, unless it joins */
+    uint64_t cluster_name; /* hash of option cluster */
     uint64_t interface; /* hash of what both sides must agree on */
     uint32_t security;  /* enum tri_seal_mode: all must have the same */
-    uint32_t reserved;
+    uint32_t flags;     /* TRI_CARD_… */
     struct tri_coreset cores;
 };
 
-/* And then: how to reach it. */
-struct tri_addresses {
-    struct tri_address ring;
-    struct tri_address fabric;
-};
+#define TRI_CARD_SEEDS 1u  /* it has option seeds */
+#define TRI_CARD_LISTEN 2u /* and listen */
 
 struct troupe {
     struct tri_runtime runtime; /* first: a troupe_t is a context */
     struct tri_job *job;        /* NULL: alone */
     struct tri_topology topology;
     struct tri_card *cards;     /* by rank */
+    struct tri_member_card *members; /* by rank; while starting */
+    uint64_t cluster;           /* id */
+    struct tri_seeds seeds;     /* of the cluster to join; len 0: none */
+    struct tri_udp socket;      /* until membership has it */
+    struct tri_endpoint endpoint; /* where others reach that */
+    struct tri_transport *ring; /* the link's; NULL: not open */
+    struct tri_transport *fabric;
+    bool is_open;               /* others than the job's ranks may join, or do */
     uint32_t host_ranks;        /* ranks that share this host */
     enum tri_seal_mode security;
     unsigned char *key;         /* the job's (wire/key.h); NULL: none */
@@ -43,6 +50,32 @@ struct troupe {
 /* start.c; comm: a MPI_Comm *, or NULL. */
 int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
                    const void *comm);
+
+/* --- cluster.c: what of the start has to do with other jobs --------------- */
+
+/* Checks what the table of options cannot. Errors: EOPTION; logged. */
+int tri_cluster_check_options(const struct tri_runtime *runtime,
+                              enum tri_seal_mode security);
+
+uint32_t tri_cluster_flags(const struct tri_runtime *runtime);
+
+/* Rank 0 finds the cluster to join, if it has seeds; all learn which it is.
+ * Collective. Errors: those of tri_join_find, EMPI. */
+int tri_cluster_find(troupe_t *troupe);
+
+/* Opens the socket of control datagrams, unless nobody could send any.
+ * Errors: ETRANSPORT, ESYSTEM, EOPTION; logged. */
+int tri_cluster_open_socket(troupe_t *troupe);
+
+/* What others are told of this node. Its transports and socket are open. */
+void tri_cluster_card(const troupe_t *troupe, struct tri_member_card *card_p);
+
+/* Makes roster and driver. Errors: ENOMEM, ESYSTEM, ELIMIT. */
+int tri_cluster_open(troupe_t *troupe);
+void tri_cluster_close(troupe_t *troupe);
+
+/* Becomes a member of the cluster that the seeds belong to; threads run. */
+int tri_cluster_join(troupe_t *troupe);
 
 /* Frees a node whose threads have ended or never ran. whole: as in
  * tri_job_close. */

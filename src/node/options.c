@@ -69,6 +69,20 @@ static const struct option {
       "30000", "deadline of an ask that gives none" },
     { "stop_timeout_ms", KIND_U32, AT(stop_timeout_ms), 1, INT32_MAX, NULL,
       "5000", "until troupe_stop gives up waiting" },
+    { "seeds", KIND_TEXT, AT(seeds), 0, 0, NULL, NULL,
+      "members to join, host:port,host:port" },
+    { "listen", KIND_TEXT, AT(listen), 0, 0, NULL, NULL,
+      "port, or address:port, where processes outside the job can join" },
+    { "cluster", KIND_TEXT, AT(cluster), 0, 0, NULL, NULL,
+      "name of the cluster; the same in all that join" },
+    { "node_name", KIND_TEXT, AT(node_name), 0, 0, NULL, NULL,
+      "this node's name for others" },
+    { "membership", KIND_TEXT, AT(membership), 0, 0, "hpc|fast|cloud|test",
+      "hpc", "how soon silence counts as death" },
+    { "join_timeout_ms", KIND_U32, AT(join_timeout_ms), 1, INT32_MAX, NULL,
+      "60000", "until no seed is waited for any more" },
+    { "mpi", KIND_TEXT, AT(mpi), 0, 0, "auto|off", "auto",
+      "off: MPI is left alone, even under mpirun" },
     { "log", KIND_TEXT, AT(log), 0, 0, "error|warn|info|debug", "warn",
       "what is logged to stderr" },
 #undef AT
@@ -295,6 +309,15 @@ int tri_options_resolve(troupe_options_t *options)
     else
         warn_of_unknown_variables();
     return first_rc;
+}
+
+bool tri_options_want_mpi(const troupe_options_t *options)
+{
+    const char *value = getenv(VARIABLE_PREFIX "MPI");
+
+    if (value == NULL && options != NULL)
+        value = options->mpi;
+    return value == NULL || strcmp(value, "off") != 0;
 }
 
 void tri_options_fini(troupe_options_t *options)

@@ -18,6 +18,10 @@ int tri_options_resolve(troupe_options_t *options);
  * False: not a range. */
 bool tri_options_ports(const char *text, uint16_t *first_p, uint16_t *last_p);
 
+/* Whether MPI may be used, by option mpi; to be known before the others are
+ * resolved. options: NULL for the defaults. */
+bool tri_options_want_mpi(const troupe_options_t *options);
+
 /* Frees the strings of resolved options. */
 void tri_options_fini(troupe_options_t *options);
 

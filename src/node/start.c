@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "group/group.h"
 #include "link/session.h"
-#include "member/roster.h"
 #include "message/pool.h"
 #include "mpi/requests.h"
 #include "node/node.h"
@@ -22,8 +21,6 @@
 #include "os/signals.h"
 #include "transport/carrier.h"
 
-/* Binaries that disagree on this do not understand each other's records. */
-#define INTERFACE_VERSION 3u
 #define SPIN_US 20u
 /* With more ranks than cores, yielding lets the sender run; see
  * doc/performance.md. */
@@ -127,12 +124,16 @@ static int prepare(troupe_t *troupe, const troupe_options_t *options)
     tri_signals_ignore_pipe();
     tri_pool_init(runtime->options.memory_bytes_max);
     troupe->cards = calloc((size_t)runtime->size, sizeof(*troupe->cards));
-    if (troupe->cards == NULL)
+    troupe->members = calloc((size_t)runtime->size, sizeof(*troupe->members));
+    if (troupe->cards == NULL || troupe->members == NULL)
         return TROUPE_ENOMEM;
     rc = tri_topology_read(&troupe->topology);
     if (rc == 0)
         rc = tri_bell_init(&runtime->bell);
     troupe->bell_open = rc == 0;
+    if (rc == 0)
+        rc = tri_cluster_check_options(
+            runtime, security_of(runtime->options.security));
     return rc == 0 ? prepare_key(troupe) : rc;
 }
 
@@ -160,14 +161,17 @@ static int exchange_cards(troupe_t *troupe)
         .node = runtime->node,
         .host = troupe->topology.host,
         .nonce = random_id(),
-        .interface = INTERFACE_VERSION,
+        .cluster_name = tri_cluster_name_hash(runtime->options.cluster),
+        .interface = TRI_INTERFACE_VERSION,
         .security = troupe->security,
+        .flags = tri_cluster_flags(runtime),
         .cores = troupe->topology.bound,
     };
     int rc = gather(troupe, &own, troupe->cards, sizeof(own));
 
     for (int i = 0; rc == 0 && i < runtime->size; i++) {
         troupe->host_ranks += troupe->cards[i].host == own.host;
+        troupe->is_open |= troupe->cards[i].flags != 0;
         if (troupe->cards[i].interface != own.interface) {
             tri_error("rank %d runs another version of troupe", i);
             rc = TROUPE_EPROTO;
@@ -204,7 +208,7 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
     struct tri_runtime *runtime = &troupe->runtime;
     struct tri_transport_config config = {
         .node = runtime->node,
-        .job_nonce = troupe->cards[0].nonce,
+        .job_nonce = troupe->cluster,
         .peers_max = runtime->link.config.peers_max - 1,
         .peers_len = ops == &tri_transport_ring ? troupe->host_ranks - 1
                                                 : (uint32_t)runtime->size - 1,
@@ -233,9 +237,9 @@ static int open_transport(troupe_t *troupe, const struct tri_transport_ops *ops,
     return rc;
 }
 
-/* Opens what the option and the places of the ranks ask for. */
-static int open_transports(troupe_t *troupe, struct tri_transport **ring_p,
-                           struct tri_transport **fabric_p)
+/* Opens what the option and the places of the ranks ask for, and what those
+ * who may join need. */
+static int open_transports(troupe_t *troupe)
 {
     struct tri_runtime *runtime = &troupe->runtime;
     bool want_ring = strcmp(runtime->options.transport, "fabric") != 0;
@@ -248,13 +252,21 @@ static int open_transports(troupe_t *troupe, struct tri_transport **ring_p,
                   "this host");
         return TROUPE_ETRANSPORT;
     }
-    if (runtime->size == 1)
+    if (runtime->size == 1 && !troupe->is_open)
         return 0;
-    if (want_ring && troupe->host_ranks > 1)
-        rc = open_transport(troupe, &tri_transport_ring, ring_p);
-    if (rc == 0 && (!want_ring || !all_here))
-        rc = open_transport(troupe, &tri_transport_session, fabric_p);
+    if (want_ring && (troupe->host_ranks > 1 || troupe->is_open))
+        rc = open_transport(troupe, &tri_transport_ring, &troupe->ring);
+    if (rc == 0 && want_fabric &&
+        (!want_ring || !all_here || troupe->is_open))
+        rc = open_transport(troupe, &tri_transport_session, &troupe->fabric);
     return rc;
+}
+
+/* Who waits for an answer first, then membership. */
+static void on_died(void *context, struct tri_peer *peer)
+{
+    tri_delivery_link_events(context).died(context, peer);
+    tri_member_on_died(context, peer);
 }
 
 static int open_link(troupe_t *troupe)
@@ -269,47 +281,49 @@ static int open_link(troupe_t *troupe)
         .message_bytes_max = runtime->options.message_bytes_max,
         .events = tri_delivery_link_events(runtime),
     };
-    int rc = tri_link_init(&runtime->link, &config);
+    int rc;
+
+    config.events.died = on_died;
+    config.events.suspect = tri_member_on_suspect;
+    rc = tri_link_init(&runtime->link, &config);
 
     troupe->link_open = rc == 0;
     return rc;
 }
 
-static void set_peers(troupe_t *troupe, const struct tri_addresses *all,
-                      struct tri_transport *ring, struct tri_transport *fabric)
+static void set_peers(troupe_t *troupe)
 {
     struct tri_runtime *runtime = &troupe->runtime;
 
     for (int i = 0; i < runtime->size; i++) {
-        bool by_ring = ring != NULL && is_same_host(troupe, i);
+        const struct tri_member_card *card = &troupe->members[i];
+        bool by_ring = troupe->ring != NULL && is_same_host(troupe, i);
 
         if (i != runtime->rank)
-            tri_link_set_peer(&runtime->link, i, troupe->cards[i].node,
-                              by_ring ? ring : fabric,
-                              by_ring ? &all[i].ring : &all[i].fabric);
+            tri_link_set_peer(&runtime->link, i, card->node,
+                              by_ring ? troupe->ring : troupe->fabric,
+                              by_ring ? &card->ring : &card->fabric);
     }
 }
 
 static int connect_job(troupe_t *troupe)
 {
-    struct tri_runtime *runtime = &troupe->runtime;
-    struct tri_transport *ring = NULL, *fabric = NULL;
-    struct tri_addresses own = { .ring.bytes = 0, .fabric.bytes = 0 };
-    struct tri_addresses *all = calloc((size_t)runtime->size, sizeof(*all));
-    int rc = all != NULL ? open_link(troupe) : TROUPE_ENOMEM;
+    struct tri_member_card own;
+    int rc = open_link(troupe);
 
     if (rc == 0)
-        rc = open_transports(troupe, &ring, &fabric);
-    if (ring != NULL)
-        ring->ops->address(ring, &own.ring);
-    if (fabric != NULL)
-        fabric->ops->address(fabric, &own.fabric);
+        rc = open_transports(troupe);
+    if (rc == 0)
+        rc = tri_cluster_open_socket(troupe);
+    if (rc == 0)
+        tri_cluster_card(troupe, &own);
+    else
+        memset(&own, 0, sizeof(own));
     rc = agree(troupe, rc);
     if (rc == 0)
-        rc = gather(troupe, &own, all, sizeof(own));
+        rc = gather(troupe, &own, troupe->members, sizeof(own));
     if (rc == 0)
-        set_peers(troupe, all, ring, fabric);
-    free(all);
+        set_peers(troupe);
     return rc;
 }
 
@@ -332,45 +346,6 @@ static int open_actors(troupe_t *troupe)
         rc = tri_dead_letters_init(&runtime->dead_letters,
                                    options->dead_letters_max);
     troupe->actors_open = true;
-    return rc;
-}
-
-static uint32_t cores_len(const struct tri_coreset *cores)
-{
-    uint32_t n = 0;
-
-    for (size_t i = 0; i < tri_array_len(cores->bits); i++)
-        n += (uint32_t)__builtin_popcountll(cores->bits[i]);
-    return n;
-}
-
-/* The job's ranks are members from the start. */
-static int open_roster(troupe_t *troupe)
-{
-    struct tri_runtime *runtime = &troupe->runtime;
-    struct tri_roster_config config = {
-        .runtime = runtime,
-        .members_max = runtime->options.nodes_max,
-    };
-    int rc = 0;
-
-    for (int i = 0; rc == 0 && i <= runtime->size; i++) {
-        int rank = i == 0 ? runtime->rank : i - 1; /* itself first */
-        struct tri_member_card card = {
-            .node = troupe->cards[rank].node,
-            .host = troupe->cards[rank].host,
-            .job = troupe->cards[0].node,
-            .rank = rank,
-            .size = runtime->size,
-            .cores = cores_len(&troupe->cards[rank].cores),
-        };
-
-        config.self = &card;
-        if (i == 0)
-            rc = tri_roster_create(&config, &runtime->roster);
-        else if (rank != runtime->rank)
-            rc = tri_roster_add(runtime->roster, &card);
-    }
     return rc;
 }
 
@@ -432,16 +407,35 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = agree(troupe, share_key(troupe));
     if (rc == 0)
+        rc = tri_cluster_find(troupe);
+    if (rc == 0)
         rc = connect_job(troupe);
     if (rc == 0)
         rc = open_actors(troupe);
     if (rc == 0)
         rc = tri_group_open(runtime);
     if (rc == 0)
-        rc = open_roster(troupe);
+        rc = tri_cluster_open(troupe);
     if (rc == 0)
         rc = open_scheduler(troupe);
+    /* All ranks take part in this life before any tells others of its own. */
+    if (troupe->seeds.len > 0)
+        rc = agree(troupe, rc);
+    if (rc == 0)
+        rc = tri_cluster_join(troupe);
     return rc;
+}
+
+static int open_job(troupe_t *troupe, const troupe_options_t *options,
+                    const void *comm)
+{
+    if (tri_options_want_mpi(options))
+        return tri_job_open(comm, &troupe->job);
+    if (comm == NULL)
+        return 0;
+    tri_error("option mpi is \"off\", but troupe_start_mpi was given a "
+              "communicator");
+    return TROUPE_EOPTION;
 }
 
 int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
@@ -463,7 +457,7 @@ int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
         free(troupe);
         return TROUPE_EINVAL;
     }
-    rc = tri_job_open(comm, &troupe->job);
+    rc = open_job(troupe, options, comm);
     if (rc == 0) {
         rc = start_in_job(troupe, options);
         /* Nobody sends before all can receive. */
@@ -490,7 +484,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     if (troupe->scheduler_open)
         tri_scheduler_fini(&runtime->scheduler);
     tri_group_close(runtime);
-    tri_roster_destroy(&runtime->roster);
+    tri_cluster_close(troupe);
     if (troupe->link_open)
         tri_link_fini(&runtime->link);
     if (troupe->actors_open) {
@@ -507,6 +501,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     tri_job_close(troupe->job, whole);
     tri_pool_thread_fini();
     free(troupe->cards);
+    free(troupe->members);
     free(troupe);
     atomic_store(&tri_node_running, NULL);
 }

@@ -6,10 +6,10 @@
  *      delivered and handled (a quiesce); actors that keep themselves busy are
  *      not waited for longer than half the time;
  *   2. all actors stop, here;
- *   3. the threads end;
+ *   3. members of other jobs, if there are any, are told that this node leaves;
+ *      then the threads end;
  *   4. all ranks have come here, so nobody takes an exit for a death.
- * Nodes that joined the job are drained in the first step, told in the last,
- * and not waited for.
+ * What went to members of other jobs is drained in the first step; they go on.
  * When a rank has died, MPI's collectives could hang. Then step 4 is a goodbye
  * among those who exchanged messages, before their threads end.
  */
@@ -39,16 +39,10 @@ static bool has_lost_ranks(const troupe_t *troupe)
     return false;
 }
 
-/* Nodes that joined are no ranks: they go on, and are not waited for. */
+/* Members of other jobs are no ranks: they go on, and are not waited for. */
 static bool has_joined(const troupe_t *troupe)
 {
-    struct tri_link *link = (struct tri_link *)&troupe->runtime.link;
-    uint32_t len = tri_link_peers_len(link);
-
-    for (uint32_t i = (uint32_t)troupe->runtime.size; i < len; i++)
-        if (!tri_peer_is_dead(&link->peers[i]))
-            return true;
-    return false;
+    return tri_member_has_joined(troupe->runtime.member);
 }
 
 /* --- 1. quiet ------------------------------------------------------------------- */
@@ -70,16 +64,19 @@ static int wait_in_naps(struct stop *stop, struct tri_seat *seat,
 static void become_quiet(struct stop *stop, struct tri_seat *seat)
 {
     struct tri_runtime *runtime = &stop->troupe->runtime;
-    int rc = tri_group_quiesce(runtime, seat, "troupe_stop",
-                               stop->quiet_deadline_ns, stop->deadline_ns);
+    int rc;
 
+    tri_member_stopping(runtime->member, false);
+    rc = tri_group_quiesce(runtime, seat, "troupe_stop",
+                           stop->quiet_deadline_ns, stop->deadline_ns);
+    /* With ETIMEDOUT not all are here, or they do not answer. */
+    tri_member_stopping(runtime->member, rc != TROUPE_ETIMEDOUT);
     /* A quiesce is about ranks alone. */
     if (has_joined(stop->troupe) &&
         tri_group_drain(runtime, seat, stop->quiet_deadline_ns) != 0)
         rc = rc != 0 ? rc : TROUPE_ESTOPPING;
     if (rc != 0)
         tri_warn("stopping although not all is quiet");
-    /* With ETIMEDOUT not all are here, or they do not answer. */
     stop->failed = rc == TROUPE_ETIMEDOUT || has_lost_ranks(stop->troupe);
 }
 
@@ -147,6 +144,30 @@ static int end_actors(struct stop *stop, struct tri_seat *seat)
     return TROUPE_ETIMEDOUT;
 }
 
+/* --- 3. leaving --------------------------------------------------------------------- */
+
+/* How long others may take to hear that we leave. */
+#define LEAVE_NS (1000 * TRI_NS_PER_MS)
+
+static bool has_left(void *arg)
+{
+    struct stop *stop = arg;
+
+    return tri_member_has_left(stop->troupe->runtime.member);
+}
+
+static void leave(struct stop *stop, struct tri_seat *seat)
+{
+    struct tri_member *member = stop->troupe->runtime.member;
+    uint64_t until_ns = tri_min(tri_now_ns() + LEAVE_NS, stop->deadline_ns);
+
+    if (!has_joined(stop->troupe))
+        return;
+    tri_member_leave(member);
+    if (wait_in_naps(stop, seat, has_left, until_ns) != 0)
+        tri_info("not all members were told that this node leaves");
+}
+
 /* --- 4. together ------------------------------------------------------------------- */
 
 static bool has_said_bye(void *arg)
@@ -165,7 +186,8 @@ static void say_bye(struct stop *stop, struct tri_seat *seat)
     if (!has_lost && !has_joined(stop->troupe))
         return;
     tri_link_say_bye(&stop->troupe->runtime.link);
-    if (has_lost && wait_in_naps(stop, seat, has_said_bye, stop->deadline_ns) != 0)
+    if (has_lost &&
+        wait_in_naps(stop, seat, has_said_bye, stop->deadline_ns) != 0)
         tri_warn("not all surviving ranks came to troupe_stop in time");
 }
 
@@ -212,6 +234,7 @@ int troupe_stop(troupe_t **troupe_p)
     become_quiet(&stop, &seat);
     rc = end_actors(&stop, &seat);
     say_bye(&stop, &seat);
+    leave(&stop, &seat);
     tri_seat_leave(&seat);
     tri_refusals_log(&troupe->runtime.link.refusals);
     /* A thread that only waits for a core gets what time is left. */

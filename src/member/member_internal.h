@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_MEMBER_INTERNAL_H
+#define TRI_MEMBER_INTERNAL_H
+
+/* What the files of the membership driver know of each other. */
+
+#include "actor/runtime.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "member/contacts.h"
+#include "member/hello.h"
+#include "member/member.h"
+#include "member/roster.h"
+
+/* Of joining by seeds. Who starts the node goes from NONE to WANTED; the
+ * control thread does the rest. */
+enum tri_joining {
+    TRI_JOINING_NONE,
+    TRI_JOINING_WANTED,
+    TRI_JOINING_RUNS,
+    TRI_JOINING_DONE,
+    TRI_JOINING_REFUSED,
+};
+
+/* Of leaving, in the same way. */
+enum tri_leaving {
+    TRI_LEAVING_NONE,
+    TRI_LEAVING_WANTED,
+    TRI_LEAVING_RUNS,
+    TRI_LEAVING_DONE,
+};
+
+#define TRI_SUSPECTS_MAX 64
+
+/* What other threads say to the control thread. */
+struct tri_member_orders {
+    _Atomic uint32_t any;  /* something is in here */
+    _Atomic uint32_t died; /* the link ended some peers */
+    _Atomic uint32_t joining; /* enum tri_joining */
+    _Atomic uint32_t leaving; /* enum tri_leaving */
+    _Atomic uint32_t stopping; /* troupe_stop was called here */
+    _Atomic uint32_t all_stopping; /* and on all ranks */
+    struct tri_lock lock;
+    uint32_t suspects_len; /* lock; what does not fit is found by probes */
+    uint64_t suspects[TRI_SUSPECTS_MAX];
+};
+
+/* The packet that is being handled: who joined by it has its card in it. */
+struct tri_arriving {
+    const struct tri_swim_packet *swim; /* NULL: none */
+    struct tri_endpoint from;
+};
+
+struct tri_member {
+    struct tri_runtime *runtime;
+    uint64_t node;
+    uint64_t host;
+    uint64_t cluster;
+    uint64_t cluster_name;
+    struct tri_udp socket; /* own.family 0: none */
+    struct tri_endpoint own;
+    uint32_t nodes_max;
+    struct tri_transport *ring;
+    struct tri_transport *fabric;
+    struct tri_packet_key *key;    /* NULL: security is "none" */
+    struct tri_packet_key *secret; /* of our cookies */
+    struct tri_swim *swim;
+    struct tri_contacts contacts;
+    struct tri_random random;
+    int epoll_fd; /* socket and pidfds */
+    uint64_t counter; /* of packets sent */
+
+    struct tri_member_client clients[TRI_MEMBER_CLIENTS_MAX];
+    uint32_t clients_len;
+    uint64_t clients_due_ns;
+
+    /* joining */
+    struct tri_seeds seeds;
+    struct tri_cookie cookies[TRI_SEEDS_MAX];
+    struct tri_swim_packet join; /* sent last */
+    bool join_pending;           /* it may be sent again with a cookie */
+    bool joined_once;            /* a JOIN went out */
+    uint64_t token;
+    struct tri_parker joiner;    /* who waits */
+    _Atomic int join_error;
+
+    bool excluded;
+    bool more; /* datagrams are left in the socket */
+    uint32_t rounds_without_tick;
+    uint64_t heard_ns; /* when life was looked for in the link */
+    uint64_t reap_ns;
+    uint64_t hints_ns; /* rate of REFUSED to strangers */
+    uint32_t hints_len;
+    uint64_t unreachable_ns;
+    _Atomic uint32_t others; /* living members of other jobs */
+    _Atomic uint64_t late_max_ns, late_sum_ns, ticks;
+
+    struct tri_member_orders orders;
+    struct tri_arriving arriving;
+    struct tri_member_card cards[TRI_SWIM_RUMOURS_MAX];
+    struct tri_swim_packet packet;
+    struct tri_swim_effects effects;
+};
+
+/* --- member.c ------------------------------------------------------------- */
+
+/* One event, and all that comes of it. */
+void tri_member_step(struct tri_member *member, struct tri_swim_event *event);
+
+void tri_member_evidence(struct tri_member *member, uint64_t node,
+                         enum tri_swim_evidence evidence, uint64_t now_ns);
+
+/* Seals and sends. Errors: ETOOBIG, ESYSTEM, … of tri_udp_send. */
+int tri_member_post(struct tri_member *member, const struct tri_packet *packet,
+                    const struct tri_endpoint *to);
+
+/* --- seed.c: JOINs in and out --------------------------------------------- */
+
+/* A JOIN of the core's. */
+void tri_member_send_join(struct tri_member *member,
+                          const struct tri_swim_packet *swim);
+
+/* A JOIN came: NULL when its body is left for the core to see, in *packet;
+ * else it is done with, or why not. */
+bool tri_member_take_join(struct tri_member *member, struct tri_packet *packet,
+                          const struct tri_endpoint *from, uint64_t now_ns);
+
+/* Whether a joiner with such a card may be a member. 0, or why not. */
+int tri_member_may_join(struct tri_member *member,
+                        const struct tri_member_card *card);
+
+void tri_member_refuse_join(struct tri_member *member,
+                            const struct tri_packet *packet, uint64_t token,
+                            const struct tri_endpoint *to, int error);
+
+void tri_member_take_challenge(struct tri_member *member,
+                               const struct tri_packet *packet,
+                               const struct tri_endpoint *from);
+void tri_member_take_refused(struct tri_member *member,
+                             const struct tri_packet *packet,
+                             const struct tri_endpoint *from);
+
+/* A datagram that could not be opened: if it asks to join, says why it cannot,
+ * without a tag, and not too often. */
+void tri_member_hint(struct tri_member *member, const unsigned char *data,
+                     size_t bytes, const struct tri_endpoint *from,
+                     uint64_t now_ns);
+
+/* --- receive.c ------------------------------------------------------------ */
+
+/* Takes in datagrams, a bounded number. True: there may be more. */
+bool tri_member_receive(struct tri_member *member, uint64_t now_ns);
+
+/* --- watch.c -------------------------------------------------------------- */
+
+/* Watches the process of a member on this host. False: it has ended. */
+bool tri_member_watch(struct tri_member *member, struct tri_contact *contact,
+                      const struct tri_member_card *card);
+void tri_member_unwatch(struct tri_member *member, struct tri_contact *contact);
+
+/* Looks which processes have ended. True: the socket is readable. */
+bool tri_member_look(struct tri_member *member, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Processes that find each other by seeds, without any MPI: joining, leaving,
+ * dying, coming back; what must not be let in, and what it is told; silence
+ * that is no death, and silence that is one.
+ */
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "member/hello.h"
+#include "member/packet.h"
+#include "os/udp.h"
+#include "puppet.h"
+
+enum {
+    SOON_MS = 20000,
+    /* A death with proof, on a machine that does other things, too. */
+    PROOF_MS = 1000,
+    JOIN_SHORT_MS = 1500,
+    PROOF = 3, /* TROUPE_EVIDENCE_PROOF */
+};
+
+/* A port that nobody has now. */
+static unsigned free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
+        getsockname(fd, (void *)&address, &len) != 0)
+        puppet_fail("a free port");
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+static void say_test(const char *name)
+{
+    printf("%s\n", name);
+    fflush(stdout);
+}
+
+/* A cluster of one that can be joined at a port. */
+static unsigned start_seed(struct puppet *seed, const char *more)
+{
+    unsigned port = free_port();
+
+    puppet_spawn(seed);
+    puppet_start(seed, "key_file=%s listen=%u %s", puppet_key_file(0), port,
+                 more);
+    return port;
+}
+
+static void start_joiner(struct puppet *joiner, unsigned port,
+                         const char *more)
+{
+    puppet_spawn(joiner);
+    puppet_start(joiner, "key_file=%s seeds=127.0.0.1:%u %s",
+                 puppet_key_file(0), port, more);
+}
+
+static void stop(struct puppet *puppet)
+{
+    puppet_must(puppet, "ok", "stop");
+    puppet_end(puppet);
+}
+
+/* --- coming and going ----------------------------------------------------- */
+
+static void join_and_leave(void)
+{
+    struct puppet seed, joiner;
+    unsigned port;
+
+    say_test("join, ask, leave");
+    port = start_seed(&seed, "");
+    start_joiner(&joiner, port, "");
+    puppet_must(&joiner, "ok", "alive 2 %d", SOON_MS);
+    puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+    puppet_must(&joiner, "ok", "ask %s %d", seed.ref, SOON_MS);
+    puppet_must(&seed, "ok", "ask %s %d", joiner.ref, SOON_MS);
+    puppet_must(&joiner, "ok", "stop");
+    puppet_must(&seed, "ok", "state %016lx left %d", joiner.node, SOON_MS);
+    puppet_must(&seed, "TROUPE_ENODE", "ask %s %d", joiner.ref, SOON_MS);
+    puppet_end(&joiner);
+    puppet_must(&seed, "ok", "never_dead");
+    stop(&seed);
+}
+
+/* The next life of a process, at once. */
+static void killed_and_back(void)
+{
+    struct puppet seed, joiner, other;
+    unsigned port;
+    double began_ms;
+
+    say_test("killed, back as another node");
+    port = start_seed(&seed, "");
+    start_joiner(&other, port, "");
+    for (int life = 0; life < 3; life++) {
+        start_joiner(&joiner, port, "");
+        puppet_must(&seed, "ok", "alive 3 %d", SOON_MS);
+        puppet_must(&other, "ok", "alive 3 %d", SOON_MS);
+        puppet_must(&other, "ok", "ask %s %d", joiner.ref, SOON_MS);
+        puppet_kill(&joiner, SIGKILL);
+        began_ms = puppet_now_ms();
+        puppet_must(&seed, "ok 3", "state %016lx dead %d", joiner.node,
+                    PROOF_MS);
+        puppet_must(&other, "ok 3", "state %016lx dead %d", joiner.node,
+                    PROOF_MS);
+        printf("  known to both after %.1f ms\n", puppet_now_ms() - began_ms);
+        puppet_must(&other, "TROUPE_ENODE", "ask %s %d", joiner.ref, SOON_MS);
+    }
+    stop(&other);
+    stop(&seed);
+}
+
+static void several(void)
+{
+    struct puppet seed, joiners[5];
+    unsigned port;
+
+    say_test("several joiners, each to each");
+    port = start_seed(&seed, "");
+    for (int i = 0; i < 5; i++)
+        start_joiner(&joiners[i], port, "");
+    for (int i = 0; i < 5; i++) {
+        puppet_must(&joiners[i], "ok", "alive 6 %d", SOON_MS);
+        for (int j = 0; j < 5; j++)
+            if (i != j)
+                puppet_must(&joiners[i], "ok", "ask %s %d", joiners[j].ref,
+                            SOON_MS);
+    }
+    /* The seed is nobody special. */
+    puppet_must(&seed, "ok", "stop");
+    for (int i = 0; i < 5; i++)
+        puppet_must(&joiners[i], "ok", "state %016lx left %d", seed.node,
+                    SOON_MS);
+    for (int i = 0; i < 5; i++)
+        puppet_must(&joiners[i], "ok", "never_dead");
+    for (int i = 0; i < 5; i++)
+        stop(&joiners[i]);
+    puppet_end(&seed);
+}
+
+static void by_fabric(void)
+{
+    struct puppet seed, joiner;
+    unsigned port;
+
+    say_test("join over the fabric");
+    port = start_seed(&seed, "transport=fabric");
+    start_joiner(&joiner, port, "transport=fabric");
+    puppet_must(&joiner, "ok", "ask %s %d", seed.ref, SOON_MS);
+    puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+    puppet_must(&seed, "ok", "ask %s %d", joiner.ref, SOON_MS);
+    stop(&joiner);
+    puppet_must(&seed, "ok", "state %016lx left %d", joiner.node, SOON_MS);
+    stop(&seed);
+}
+
+/* --- seeds ---------------------------------------------------------------- */
+
+static void seeds(void)
+{
+    struct puppet seed, joiner;
+    unsigned port, nobody = free_port();
+
+    say_test("two seeds, one of them is nobody");
+    port = start_seed(&seed, "");
+    puppet_spawn(&joiner);
+    puppet_start(&joiner, "key_file=%s seeds=127.0.0.1:%u,127.0.0.1:%u",
+                 puppet_key_file(0), nobody, port);
+    puppet_must(&joiner, "ok", "alive 2 %d", SOON_MS);
+    stop(&joiner);
+    stop(&seed);
+
+    say_test("nobody answers");
+    puppet_spawn(&joiner);
+    puppet_must(&joiner, "TROUPE_ENOSEED",
+                "start key_file=%s seeds=127.0.0.1:%u join_timeout_ms=300",
+                puppet_key_file(0), nobody);
+    puppet_must(&joiner, "TROUPE_ENOSEED",
+                "start key_file=%s seeds=no-such-host.invalid:%u "
+                "join_timeout_ms=300",
+                puppet_key_file(0), nobody);
+    puppet_end(&joiner);
+}
+
+/* The seed comes when the joiner has asked for a while. */
+static void seed_later(void)
+{
+    struct puppet seed, joiner;
+    unsigned port = free_port();
+    pid_t helper;
+
+    say_test("the seed comes later");
+    puppet_spawn(&seed);
+    puppet_spawn(&joiner);
+    helper = fork();
+    if (helper == 0) {
+        usleep(700 * 1000);
+        puppet_must(&seed, "ok", "start key_file=%s listen=%u",
+                    puppet_key_file(0), port);
+        _exit(0);
+    }
+    puppet_start(&joiner, "key_file=%s seeds=127.0.0.1:%u join_timeout_ms=%d",
+                 puppet_key_file(0), port, SOON_MS);
+    puppet_must(&joiner, "ok", "alive 2 %d", SOON_MS);
+    stop(&joiner);
+    stop(&seed);
+}
+
+/* --- refused -------------------------------------------------------------- */
+
+static void refused(void)
+{
+    struct puppet seed, joiner;
+    unsigned port;
+
+    say_test("another key, another cluster");
+    port = start_seed(&seed, "cluster=red");
+    puppet_spawn(&joiner);
+    puppet_must(&joiner, "TROUPE_EKEY",
+                "start key_file=%s seeds=127.0.0.1:%u cluster=red "
+                "join_timeout_ms=%d",
+                puppet_key_file(1), port, JOIN_SHORT_MS);
+    puppet_must(&joiner, "TROUPE_EKEY",
+                "start security=none seeds=127.0.0.1:%u join_timeout_ms=%d",
+                port, JOIN_SHORT_MS);
+    puppet_must(&joiner, "TROUPE_ECLUSTER",
+                "start security=auth key_file=%s seeds=127.0.0.1:%u "
+                "cluster=blue join_timeout_ms=%d",
+                puppet_key_file(0), port, SOON_MS);
+    puppet_must(&joiner, "TROUPE_EOPTION",
+                "start seeds=127.0.0.1:%u key_file=/nowhere/at-all", port);
+    puppet_must(&joiner, "TROUPE_EOPTION", "start seeds=127.0.0.1");
+    puppet_must(&joiner, "ok",
+                "start key_file=%s seeds=127.0.0.1:%u cluster=red",
+                puppet_key_file(0), port);
+    puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+    stop(&joiner);
+    stop(&seed);
+}
+
+static void no_key(void)
+{
+    struct puppet node;
+
+    say_test("no key");
+    puppet_spawn(&node);
+    puppet_must(&node, "TROUPE_EOPTION", "start listen=%u", free_port());
+    puppet_must(&node, "TROUPE_EOPTION", "start seeds=127.0.0.1:%u",
+                free_port());
+    puppet_end(&node);
+}
+
+/* --- strangers ------------------------------------------------------------ */
+
+static struct tri_udp stranger_open(void)
+{
+    struct tri_endpoint own = { .family = 4, .ip = { 127, 0, 0, 1 } };
+    struct tri_udp udp;
+
+    if (tri_udp_open(&udp, &own, 0, 0) != 0)
+        puppet_fail("a stranger's socket");
+    return udp;
+}
+
+static struct tri_endpoint local(unsigned port)
+{
+    return (struct tri_endpoint){ .family = 4,
+                                  .port = (uint16_t)port,
+                                  .ip = { 127, 0, 0, 1 } };
+}
+
+/* A JOIN as a joiner says it, without a tag. Returns its bytes. */
+static size_t join_data(unsigned char data[TRI_PACKET_BYTES_MAX])
+{
+    struct tri_hello hello = { .interface = 1, .token = 77 };
+    unsigned char body[TRI_HELLO_BYTES];
+    struct tri_packet packet = { .kind = TRI_SWIM_JOIN,
+                                 .source = 4711,
+                                 .counter = 1,
+                                 .body = body,
+                                 .body_bytes = sizeof(body) };
+
+    tri_hello_encode(&hello, body);
+    return tri_packet_seal(NULL, &packet, data);
+}
+
+/* What a stranger is told; 0: nothing within `ms`. */
+static int hint_to(struct tri_udp *udp, int ms)
+{
+    unsigned char data[TRI_PACKET_BYTES_MAX];
+    double end_ms = puppet_now_ms() + ms;
+    struct tri_refused said;
+    struct tri_endpoint from;
+    struct tri_peek peek;
+    size_t bytes;
+
+    while (puppet_now_ms() < end_ms) {
+        if (tri_udp_receive(udp, data, sizeof(data), &bytes, &from) ==
+                TRI_UDP_DATAGRAM &&
+            tri_packet_peek(data, bytes, &peek) &&
+            tri_refused_decode(peek.body, TRI_REFUSED_BYTES, &said) == NULL &&
+            said.token == 77)
+            return said.error;
+        usleep(1000);
+    }
+    return 0;
+}
+
+static void strangers(void)
+{
+    unsigned char data[TRI_PACKET_BYTES_MAX];
+    struct puppet seed, joiner;
+    struct tri_udp udp = stranger_open();
+    struct tri_endpoint to;
+    unsigned port, hints = 0;
+    size_t bytes;
+
+    say_test("strangers");
+    port = start_seed(&seed, "");
+    start_joiner(&joiner, port, "");
+    to = local(port);
+    bytes = join_data(data);
+    tri_udp_send(&udp, &to, data, bytes);
+    if (hint_to(&udp, SOON_MS) != TROUPE_EKEY)
+        puppet_fail("a stranger without the key was not told so");
+    data[4]++; /* the version */
+    tri_udp_send(&udp, &to, data, bytes);
+    if (hint_to(&udp, SOON_MS) != TROUPE_EVERSION)
+        puppet_fail("one of another version was not told so");
+    /* Not as often as they like. */
+    for (unsigned i = 0; i < 200; i++)
+        tri_udp_send(&udp, &to, data, bytes);
+    while (hint_to(&udp, 200) != 0)
+        hints++;
+    if (hints > 40)
+        puppet_fail("%u answers to a flood of strangers", hints);
+    data[4]--;
+    srand(1);
+    for (unsigned i = 0; i < 1000; i++) {
+        for (size_t b = 8; b < bytes; b++)
+            data[b] = (unsigned char)rand();
+        tri_udp_send(&udp, &to, data, 8 + (size_t)rand() % (bytes - 8));
+    }
+    puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+    puppet_must(&seed, "ok", "ask %s %d", joiner.ref, SOON_MS);
+    if (atoi(puppet_say(&seed, "refused") + 3) < 100)
+        puppet_fail("a stranger's datagrams were not counted");
+    puppet_must(&seed, "ok", "never_dead");
+    tri_udp_close(&udp);
+    stop(&joiner);
+    stop(&seed);
+}
+
+/* A seed of another version: the joiner says so when its time is up. */
+static void other_version(void)
+{
+    unsigned char data[TRI_PACKET_BYTES_MAX], body[TRI_REFUSED_BYTES];
+    struct tri_udp udp = stranger_open();
+    struct puppet joiner;
+    pid_t helper;
+
+    say_test("a seed of another version");
+    puppet_spawn(&joiner);
+    helper = fork();
+    if (helper == 0) {
+        struct tri_endpoint from;
+        struct tri_hello hello;
+        struct tri_peek peek;
+        size_t bytes;
+
+        for (;;) {
+            struct tri_refused says = { .error = TROUPE_EVERSION };
+            struct tri_packet packet = { .kind = TRI_PACKET_REFUSED,
+                                         .source = 1,
+                                         .counter = 1,
+                                         .body = body,
+                                         .body_bytes = sizeof(body) };
+
+            usleep(1000);
+            if (tri_udp_receive(&udp, data, sizeof(data), &bytes, &from) !=
+                    TRI_UDP_DATAGRAM ||
+                !tri_packet_peek(data, bytes, &peek) ||
+                tri_hello_decode(peek.body, peek.body_bytes, &hello) != NULL)
+                continue;
+            says.token = hello.token;
+            packet.destination = peek.source;
+            tri_refused_encode(&says, body);
+            bytes = tri_packet_seal(NULL, &packet, data);
+            data[4] = 99;
+            tri_udp_send(&udp, &from, data, bytes);
+        }
+    }
+    puppet_must(&joiner, "TROUPE_EVERSION",
+                "start key_file=%s seeds=127.0.0.1:%u join_timeout_ms=%d",
+                puppet_key_file(0), udp.own.port, JOIN_SHORT_MS);
+    kill(helper, SIGKILL);
+    tri_udp_close(&udp);
+    puppet_end(&joiner);
+}
+
+/* --- silence -------------------------------------------------------------- */
+
+static void pauses(void)
+{
+    struct puppet seed, joiners[2];
+    unsigned port;
+
+    say_test("stopped for 0.3 s, again and again: no death");
+    port = start_seed(&seed, "membership=fast");
+    for (int i = 0; i < 2; i++)
+        start_joiner(&joiners[i], port, "membership=fast");
+    puppet_must(&seed, "ok", "alive 3 %d", SOON_MS);
+    for (int round = 0; round < 6; round++) {
+        struct puppet *stopped = &joiners[round % 2];
+
+        puppet_kill(stopped, SIGSTOP);
+        usleep(300 * 1000); /* the pause itself */
+        puppet_kill(stopped, SIGCONT);
+        usleep(200 * 1000);
+    }
+    for (int i = 0; i < 2; i++) {
+        puppet_must(&seed, "ok", "state %016lx alive %d", joiners[i].node,
+                    SOON_MS);
+        puppet_must(&joiners[i], "ok", "never_dead");
+    }
+    puppet_must(&seed, "ok", "never_dead");
+    for (int i = 0; i < 2; i++)
+        stop(&joiners[i]);
+    stop(&seed);
+}
+
+static void excluded(void)
+{
+    struct puppet seed, joiners[3];
+    unsigned port;
+    uint64_t old;
+
+    say_test("stopped until it is dead; it is told, and comes back");
+    port = start_seed(&seed, "membership=test");
+    for (int i = 0; i < 3; i++)
+        start_joiner(&joiners[i], port, "membership=test");
+    puppet_must(&seed, "ok", "alive 4 %d", SOON_MS);
+    old = joiners[0].node;
+    puppet_kill(&joiners[0], SIGSTOP);
+    puppet_must(&seed, "ok", "state %016lx dead %d", old, SOON_MS);
+    puppet_must(&joiners[1], "ok", "state %016lx dead %d", old, SOON_MS);
+    puppet_must(&seed, "TROUPE_ENODE", "ask %s %d", joiners[0].ref, SOON_MS);
+    puppet_kill(&joiners[0], SIGCONT);
+    puppet_must(&joiners[0], "ok", "excluded %d", SOON_MS);
+    puppet_must(&joiners[0], "TROUPE_ENODE", "ask %s %d", seed.ref, SOON_MS);
+    puppet_must(&joiners[0], "ok", "stop");
+    puppet_start(&joiners[0],
+                 "key_file=%s seeds=127.0.0.1:%u membership=test mpi=off",
+                 puppet_key_file(0), port);
+    if (joiners[0].node == old)
+        puppet_fail("the same node id again");
+    puppet_must(&seed, "ok", "alive 4 %d", SOON_MS);
+    puppet_must(&seed, "ok", "ask %s %d", joiners[0].ref, SOON_MS);
+    puppet_must(&joiners[0], "ok", "ask %s %d", joiners[2].ref, SOON_MS);
+    puppet_must(&seed, "ok", "state %016lx dead 1", old);
+    for (int i = 0; i < 3; i++)
+        stop(&joiners[i]);
+    stop(&seed);
+}
+
+int main(int argc, char **argv)
+{
+    static void (*const tests[])(void) = {
+        join_and_leave, killed_and_back, several,       by_fabric,
+        seeds,          seed_later,      refused,       no_key,
+        strangers,      other_version,   pauses,        excluded,
+    };
+    int only = argc > 1 ? atoi(argv[1]) : -1;
+
+    puppet_main(argc, argv);
+    for (int i = 0; i < (int)(sizeof(tests) / sizeof(tests[0])); i++)
+        if (only < 0 || only == i)
+            tests[i]();
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "puppet.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <troupe.h>
+
+enum {
+    LINE_BYTES = 1024,
+    PUPPETS_MAX = 64,
+    KEYS_MAX = 4,
+    PATIENCE_MS = 60000,
+    PUPPET_FD = 3,
+};
+
+#define PUPPET_ARGUMENT "--puppet"
+
+extern char **environ;
+
+double puppet_now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+/* --- the puppet's side ---------------------------------------------------- */
+
+#define echo_messages(TELL, ASK)                                              \
+    ASK(echo, say, (int64_t number;), (int64_t number;))
+TROUPE_PROTOCOL(echo)
+
+struct echo {
+    int unused;
+};
+
+static int on_say(troupe_self_t *self, struct echo *e, const echo_say_t *m)
+{
+    (void)e;
+    return echo_say_reply(self, (echo_say_result_t){ m->number + 1 });
+}
+
+TROUPE_ACTOR(echo, struct echo, .say = on_say)
+
+static troupe_t *troupe;
+static uint64_t died; /* the first node that an event told of */
+
+static void answer(const char *format, ...)
+    __attribute__((format(printf, 1, 2)));
+
+static void answer(const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    vdprintf(PUPPET_FD, format, list);
+    va_end(list);
+    dprintf(PUPPET_FD, "\n");
+}
+
+static void answer_rc(int rc)
+{
+    answer("%s", rc == 0 ? "ok" : troupe_error_name(rc));
+}
+
+/* The environment sets options, as it wins over all. */
+static void set_options(char *list)
+{
+    for (char *item = strtok(list, " "); item; item = strtok(NULL, " ")) {
+        char name[LINE_BYTES] = "TROUPE_";
+        char *value = strchr(item, '=');
+        size_t len = strlen(name);
+
+        if (!value)
+            continue;
+        *value++ = '\0';
+        for (const char *c = item; *c; c++)
+            name[len++] = (char)(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A'
+                                                         : *c);
+        name[len] = '\0';
+        setenv(name, value, 1);
+    }
+}
+
+static void do_start(char *options)
+{
+    char endpoint[TROUPE_ENDPOINT_MAX] = "none";
+    echo_ref_t echo;
+    int rc;
+
+    unsetenv("TROUPE_SEEDS");
+    unsetenv("TROUPE_LISTEN");
+    set_options(options);
+    died = 0;
+    rc = troupe_start(&troupe, NULL);
+    if (rc == 0)
+        rc = echo_spawn(troupe, NULL, NULL, &echo);
+    if (rc != 0) {
+        answer_rc(rc);
+        return;
+    }
+    troupe_endpoint(troupe, endpoint, sizeof(endpoint));
+    answer("ok %016" PRIx64 " %s %016" PRIx64 " %u %u",
+           troupe_node_id(troupe), endpoint, echo.ref.node, echo.ref.slot,
+           echo.ref.generation);
+}
+
+static void do_ask(const char *arguments)
+{
+    echo_say_result_t result = { 0 };
+    echo_ref_t echo;
+    int timeout_ms, rc;
+
+    if (sscanf(arguments, "%" SCNx64 " %u %u %d", &echo.ref.node,
+               &echo.ref.slot, &echo.ref.generation, &timeout_ms) != 4) {
+        answer("what?");
+        return;
+    }
+    rc = echo_say(troupe, echo, (echo_say_t){ 41 }, timeout_ms, &result);
+    if (rc == 0 && result.number != 42)
+        rc = TROUPE_EPROTO;
+    answer_rc(rc);
+}
+
+struct wish {
+    uint64_t node;
+    uint32_t state;
+    size_t count;
+};
+
+static int has_state(void *arg)
+{
+    struct wish *wish = arg;
+    troupe_member_t member;
+
+    return troupe_member_get(troupe, wish->node, &member) == 0 &&
+           member.state == wish->state;
+}
+
+static int has_count(void *arg)
+{
+    return troupe_members_alive(troupe) == ((struct wish *)arg)->count;
+}
+
+static int is_excluded(void *arg)
+{
+    (void)arg;
+    return troupe_is_excluded(troupe);
+}
+
+static const char *const states[] = { "unknown", "alive", "suspect", "dead",
+                                      "left" };
+
+static void do_state(const char *arguments)
+{
+    struct wish wish = { .node = 0 };
+    troupe_member_t member = { .state = 0 };
+    char state[LINE_BYTES];
+    int timeout_ms;
+
+    if (sscanf(arguments, "%" SCNx64 " %1000s %d", &wish.node, state,
+               &timeout_ms) != 3) {
+        answer("what?");
+        return;
+    }
+    for (uint32_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+        if (strcmp(states[i], state) == 0)
+            wish.state = i;
+    troupe_members_wait(troupe, has_state, &wish, 0, timeout_ms);
+    troupe_member_get(troupe, wish.node, &member);
+    if (member.state == wish.state)
+        answer("ok %u", member.evidence);
+    else
+        answer("%s", states[member.state % 5]);
+}
+
+static void do_count(const char *arguments)
+{
+    struct wish wish = { .node = 0 };
+    int timeout_ms;
+
+    if (sscanf(arguments, "%zu %d", &wish.count, &timeout_ms) != 2) {
+        answer("what?");
+        return;
+    }
+    if (troupe_members_wait(troupe, has_count, &wish, 0, timeout_ms) == 0)
+        answer("ok");
+    else
+        answer("%zu", troupe_members_alive(troupe));
+}
+
+static void look_at_events(void)
+{
+    troupe_member_event_t event;
+
+    while (troupe && troupe_member_events_take(troupe, &event, 1) == 1)
+        if (event.what == TROUPE_MEMBER_DIED && died == 0)
+            died = event.member.node;
+}
+
+static void do_line(char *line)
+{
+    char *arguments = strchr(line, ' ');
+    troupe_stats_t stats;
+
+    if (arguments)
+        *arguments++ = '\0';
+    else
+        arguments = line + strlen(line);
+    look_at_events();
+    if (strcmp(line, "start") == 0) {
+        do_start(arguments);
+    } else if (strcmp(line, "stop") == 0) {
+        answer_rc(troupe_stop(&troupe));
+    } else if (strcmp(line, "ask") == 0) {
+        do_ask(arguments);
+    } else if (strcmp(line, "alive") == 0) {
+        do_count(arguments);
+    } else if (strcmp(line, "state") == 0) {
+        do_state(arguments);
+    } else if (strcmp(line, "excluded") == 0) {
+        answer_rc(troupe_members_wait(troupe, is_excluded, NULL, 0,
+                                      atoi(arguments)));
+    } else if (strcmp(line, "refused") == 0) {
+        troupe_stats(troupe, &stats);
+        answer("ok %" PRIu64, stats.refused);
+    } else if (strcmp(line, "never_dead") == 0) {
+        if (died == 0)
+            answer("ok");
+        else
+            answer("dead %016" PRIx64, died);
+    } else {
+        answer("what?");
+    }
+}
+
+/* Lines until the other side closes; a node that runs is served meanwhile by
+ * its workers. */
+static void run_puppet(void)
+{
+    FILE *lines = fdopen(dup(PUPPET_FD), "r");
+    char line[LINE_BYTES];
+
+    while (lines && fgets(line, sizeof(line), lines)) {
+        line[strcspn(line, "\n")] = '\0';
+        do_line(line);
+    }
+    /* Its test has ended, or died: nobody is told. */
+    _exit(0);
+}
+
+void puppet_main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], PUPPET_ARGUMENT) == 0)
+        run_puppet();
+}
+
+/* --- the test's side ------------------------------------------------------ */
+
+static pid_t pids[PUPPETS_MAX];
+static char key_files[KEYS_MAX][64];
+
+static void clean_up(void)
+{
+    for (unsigned i = 0; i < PUPPETS_MAX; i++)
+        if (pids[i] > 0)
+            kill(pids[i], SIGKILL);
+    for (unsigned i = 0; i < KEYS_MAX; i++)
+        if (key_files[i][0])
+            unlink(key_files[i]);
+}
+
+static void prepare_once(void)
+{
+    static bool done;
+
+    if (!done)
+        atexit(clean_up);
+    done = true;
+}
+
+void puppet_fail(const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fprintf(stderr, "\n");
+    exit(EXIT_FAILURE);
+}
+
+const char *puppet_key_file(unsigned number)
+{
+    char *path = key_files[number % KEYS_MAX];
+    int fd;
+
+    if (path[0])
+        return path;
+    prepare_once();
+    snprintf(path, sizeof(key_files[0]), "/tmp/troupe-test-key-XXXXXX");
+    fd = mkstemp(path); /* for its owner alone */
+    if (fd < 0)
+        puppet_fail("a key file: %s", strerror(errno));
+    for (unsigned i = 0; i < 32; i++)
+        dprintf(fd, "%02x", (i * 7 + number * 31) & 255);
+    close(fd);
+    return path;
+}
+
+/* Nothing of an MPI job that this test may be in. */
+static char **plain_environment(void)
+{
+    static const char *const prefixes[] = { "OMPI_", "PMIX_", "PMI_", "PRTE_",
+                                            "SLURM_" };
+    size_t n = 0, kept = 0;
+    char **copy;
+
+    while (environ[n])
+        n++;
+    copy = calloc(n + 1, sizeof(*copy));
+    for (size_t i = 0; copy && i < n; i++) {
+        bool drop = false;
+
+        for (size_t p = 0; p < sizeof(prefixes) / sizeof(prefixes[0]); p++)
+            drop |= strncmp(environ[i], prefixes[p],
+                            strlen(prefixes[p])) == 0;
+        if (!drop)
+            copy[kept++] = environ[i];
+    }
+    return copy;
+}
+
+void puppet_spawn(struct puppet *puppet)
+{
+    char *arguments[] = { (char *)"puppet", (char *)PUPPET_ARGUMENT, NULL };
+    posix_spawn_file_actions_t actions;
+    char **environment = plain_environment();
+    int ends[2];
+    int rc;
+
+    prepare_once();
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        puppet_fail("socketpair: %s", strerror(errno));
+    /* Duplicating onto itself would leave it to be closed. */
+    posix_spawn_file_actions_init(&actions);
+    if (ends[1] == PUPPET_FD)
+        ends[1] = dup(ends[1]);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], PUPPET_FD);
+    rc = posix_spawn(&puppet->pid, "/proc/self/exe", &actions, NULL, arguments,
+                     environment);
+    posix_spawn_file_actions_destroy(&actions);
+    free(environment);
+    close(ends[1]);
+    if (rc != 0)
+        puppet_fail("posix_spawn: %s", strerror(rc));
+    puppet->fd = ends[0];
+    for (unsigned i = 0; i < PUPPETS_MAX; i++)
+        if (pids[i] == 0) {
+            pids[i] = puppet->pid;
+            return;
+        }
+    puppet_fail("too many puppets");
+}
+
+static void forget(struct puppet *puppet)
+{
+    for (unsigned i = 0; i < PUPPETS_MAX; i++)
+        if (pids[i] == puppet->pid)
+            pids[i] = 0;
+    close(puppet->fd);
+}
+
+void puppet_kill(struct puppet *puppet, int signal_number)
+{
+    kill(puppet->pid, signal_number);
+    if (signal_number != SIGKILL)
+        return;
+    waitpid(puppet->pid, NULL, 0);
+    forget(puppet);
+}
+
+void puppet_end(struct puppet *puppet)
+{
+    int status = 0;
+
+    shutdown(puppet->fd, SHUT_WR);
+    if (waitpid(puppet->pid, &status, 0) != puppet->pid || status != 0)
+        puppet_fail("puppet %d ended with status %x", (int)puppet->pid,
+                    status);
+    forget(puppet);
+}
+
+static const char *say(struct puppet *puppet, const char *line)
+{
+    static char reply[LINE_BYTES];
+    double end_ms = puppet_now_ms() + PATIENCE_MS;
+    size_t len = 0;
+
+    if (send(puppet->fd, line, strlen(line), MSG_NOSIGNAL) < 0)
+        puppet_fail("puppet %d is gone: %s", (int)puppet->pid, line);
+    while (len == 0 || reply[len - 1] != '\n') {
+        struct pollfd readable = { .fd = puppet->fd, .events = POLLIN };
+        ssize_t n;
+
+        if (poll(&readable, 1, 100) == 0) {
+            if (puppet_now_ms() > end_ms)
+                puppet_fail("puppet %d does not answer: %s", (int)puppet->pid,
+                            line);
+            continue;
+        }
+        n = read(puppet->fd, reply + len, sizeof(reply) - 1 - len);
+        if (n <= 0)
+            puppet_fail("puppet %d ended: %s", (int)puppet->pid, line);
+        len += (size_t)n;
+    }
+    reply[len - 1] = '\0';
+    return reply;
+}
+
+static const char *say_list(struct puppet *puppet, const char *format,
+                            va_list list)
+{
+    char line[LINE_BYTES];
+    int len = vsnprintf(line, sizeof(line) - 1, format, list);
+
+    if (len < 0 || (size_t)len >= sizeof(line) - 1)
+        puppet_fail("a line is too long: %s", format);
+    line[len] = '\n';
+    line[len + 1] = '\0';
+    return say(puppet, line);
+}
+
+const char *puppet_say(struct puppet *puppet, const char *format, ...)
+{
+    const char *reply;
+    va_list list;
+
+    va_start(list, format);
+    reply = say_list(puppet, format, list);
+    va_end(list);
+    return reply;
+}
+
+void puppet_must(struct puppet *puppet, const char *wanted, const char *format,
+                 ...)
+{
+    const char *reply;
+    va_list list;
+
+    va_start(list, format);
+    reply = say_list(puppet, format, list);
+    va_end(list);
+    if (strncmp(reply, wanted, strlen(wanted)) != 0)
+        puppet_fail("puppet %d: \"%s\" gave \"%s\", not \"%s\"",
+                    (int)puppet->pid, format, reply, wanted);
+}
+
+void puppet_start(struct puppet *puppet, const char *format, ...)
+{
+    char line[LINE_BYTES];
+    const char *reply;
+    va_list list;
+
+    snprintf(line, sizeof(line), "start %s", format);
+    va_start(list, format);
+    reply = say_list(puppet, line, list);
+    va_end(list);
+    if (sscanf(reply, "ok %" SCNx64 " %63s %63[^\n]", &puppet->node,
+               puppet->endpoint, puppet->ref) != 3)
+        puppet_fail("puppet %d: start gave \"%s\"", (int)puppet->pid, reply);
+}
