@@ -228,6 +228,19 @@ static void check_monitor(struct stage *stage, int error)
     stop_all(stage);
 }
 
+/* All told, nothing is left, anywhere. */
+static void check_used(struct stage *stage)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+    eye_used_result_t used;
+
+    do
+        MUST(eye_used(stage->troupe, stage->maker, (eye_used_t){},
+                      TEST_SOON_MS, &used));
+    while (used.monitors > 0 && test_now_ms() < end);
+    CHECK_EQ(used.monitors, 0);
+}
+
 static void check_demonitor(struct stage *stage)
 {
     raise_stage(stage);
@@ -235,12 +248,28 @@ static void check_demonitor(struct stage *stage)
                    (eye_watch_t){ stage->far.eye.ref, 0 }));
     MUST(eye_unwatch(stage->troupe, stage->eye, (eye_unwatch_t){}));
     CHECK_EQ(seen(stage, stage->eye).error, 0);
+    check_used(stage); /* although what was watched lives */
     end_actor(stage, stage->far.eye, 0, TROUPE_EFAILED);
     check_down(stage, stage->far.eye.ref, TROUPE_EFAILED);
     /* The answer comes behind what the first one would have told. */
     MUST(eye_watch(stage->troupe, stage->eye,
                    (eye_watch_t){ stage->far.eye.ref, 0 }));
     CHECK_EQ(await(stage, 1).reason, TROUPE_ENOACTOR);
+    stop_all(stage);
+}
+
+/* With the watcher its monitors go, there, too. */
+static void check_watcher_ends(struct stage *stage)
+{
+    raise_stage(stage);
+    MUST(eye_watch(stage->troupe, stage->eye,
+                   (eye_watch_t){ stage->far.eye.ref, 0 }));
+    MUST(eye_tie(stage->troupe, stage->eye,
+                 (eye_tie_t){ stage->far.blind.ref }));
+    CHECK_EQ(seen(stage, stage->eye).error, 0);
+    MUST(troupe_stop_actor(stage->troupe, stage->eye.ref));
+    check_down(stage, stage->eye.ref, 0);
+    check_used(stage);
     stop_all(stage);
 }
 
@@ -340,19 +369,6 @@ static void check_parked(struct stage *stage)
     stop_all(stage);
 }
 
-/* All told, nothing is left, anywhere. */
-static void check_used(struct stage *stage)
-{
-    double end = test_now_ms() + TEST_SOON_MS;
-    eye_used_result_t used;
-
-    do
-        MUST(eye_used(stage->troupe, stage->maker, (eye_used_t){},
-                      TEST_SOON_MS, &used));
-    while (used.monitors > 0 && test_now_ms() < end);
-    CHECK_EQ(used.monitors, 0);
-}
-
 int main(void)
 {
     char address[TEST_ADDRESS_BYTES];
@@ -368,6 +384,7 @@ int main(void)
     check_monitor(&stage, 0);
     check_monitor(&stage, TROUPE_EFAILED);
     check_demonitor(&stage);
+    check_watcher_ends(&stage);
     check_nobody(&stage);
     check_links(&stage);
     check_silent_links(&stage);
