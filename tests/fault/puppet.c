@@ -96,10 +96,34 @@ static void set_options(char *list)
     }
 }
 
+int puppet_actor(troupe_t *of, char ref_p[64])
+{
+    echo_ref_t echo;
+    int rc = echo_spawn(of, NULL, NULL, &echo);
+
+    if (rc == 0)
+        snprintf(ref_p, 64, "%016" PRIx64 " %u %u", echo.ref.node,
+                 echo.ref.slot, echo.ref.generation);
+    return rc;
+}
+
+int puppet_ask(troupe_t *from, const char *ref, int timeout_ms)
+{
+    echo_say_result_t result = { 0 };
+    echo_ref_t echo;
+    int rc;
+
+    if (sscanf(ref, "%" SCNx64 " %u %u", &echo.ref.node, &echo.ref.slot,
+               &echo.ref.generation) != 3)
+        return TROUPE_EINVAL;
+    rc = echo_say(from, echo, (echo_say_t){ 41 }, timeout_ms, &result);
+    return rc == 0 && result.number != 42 ? TROUPE_EPROTO : rc;
+}
+
 static void do_start(char *options)
 {
     char endpoint[TROUPE_ENDPOINT_MAX] = "none";
-    echo_ref_t echo;
+    char ref[64] = "";
     int rc;
 
     unsetenv("TROUPE_SEEDS");
@@ -108,32 +132,24 @@ static void do_start(char *options)
     died = 0;
     rc = troupe_start(&troupe, NULL);
     if (rc == 0)
-        rc = echo_spawn(troupe, NULL, NULL, &echo);
+        rc = puppet_actor(troupe, ref);
     if (rc != 0) {
         answer_rc(rc);
         return;
     }
     troupe_endpoint(troupe, endpoint, sizeof(endpoint));
-    answer("ok %016" PRIx64 " %s %016" PRIx64 " %u %u",
-           troupe_node_id(troupe), endpoint, echo.ref.node, echo.ref.slot,
-           echo.ref.generation);
+    answer("ok %016" PRIx64 " %s %s", troupe_node_id(troupe), endpoint, ref);
 }
 
+/* The last word is the time limit. */
 static void do_ask(const char *arguments)
 {
-    echo_say_result_t result = { 0 };
-    echo_ref_t echo;
-    int timeout_ms, rc;
+    const char *limit = strrchr(arguments, ' ');
 
-    if (sscanf(arguments, "%" SCNx64 " %u %u %d", &echo.ref.node,
-               &echo.ref.slot, &echo.ref.generation, &timeout_ms) != 4) {
+    if (limit)
+        answer_rc(puppet_ask(troupe, arguments, atoi(limit)));
+    else
         answer("what?");
-        return;
-    }
-    rc = echo_say(troupe, echo, (echo_say_t){ 41 }, timeout_ms, &result);
-    if (rc == 0 && result.number != 42)
-        rc = TROUPE_EPROTO;
-    answer_rc(rc);
 }
 
 struct wish {

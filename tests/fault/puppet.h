@@ -67,4 +67,14 @@ void puppet_fail(const char *format, ...)
 
 double puppet_now_ms(void);
 
+/* --- for nodes of the test's own process ---------------------------------- */
+
+struct troupe;
+
+/* The actor that "ask" asks, and its text. 0, or an error. */
+int puppet_actor(struct troupe *troupe, char ref_p[64]);
+
+/* As "ask": 0, or an error. */
+int puppet_ask(struct troupe *troupe, const char *ref, int timeout_ms);
+
 #endif
