@@ -324,6 +324,19 @@ static void end_joining(struct tri_member *member)
         tri_unpark(&member->joiner);
 }
 
+/* What members of other jobs do from now on is no death that we are to tell
+ * of: to them we are gone. */
+static void end_leaving(struct tri_member *member)
+{
+    struct tri_contact *contact;
+    uint32_t i = 0;
+
+    while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL)
+        if (!contact->own_job && contact->peer != NULL)
+            atomic_store(&contact->peer->left, (1u << TRI_LANES) - 1);
+    atomic_store(&member->orders.leaving, TRI_LEAVING_DONE);
+}
+
 void tri_member_step(struct tri_member *member, struct tri_swim_event *event)
 {
     struct tri_swim_effects *effects = &member->effects;
@@ -337,7 +350,7 @@ void tri_member_step(struct tri_member *member, struct tri_swim_event *event)
     if (effects->joined)
         end_joining(member);
     if (effects->left)
-        atomic_store(&member->orders.leaving, TRI_LEAVING_DONE);
+        end_leaving(member);
     if (effects->excluded)
         exclude(member);
 }

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Two mpirun jobs, one of which joins the other: all ranks know all, each asks
+ * each; the second job leaves, which is no death, and the first one goes on.
+ *
+ * Without arguments: starts both. With: a rank of one of them.
+ */
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../mpi/test.h"
+#include "puppet.h"
+
+enum {
+    RANKS = 2,
+    ALL = 2 * RANKS,
+};
+
+extern char **environ;
+
+static int all_left(void *arg)
+{
+    troupe_member_t list[ALL];
+    troupe_t *troupe = arg;
+    int left = 0;
+
+    if (troupe_members(troupe, list, ALL) != ALL)
+        return 0;
+    for (int i = 0; i < ALL; i++)
+        left += list[i].state == TROUPE_MEMBER_LEFT;
+    return left == RANKS;
+}
+
+/* Every first actor of a process has the same place. */
+static void ask_all(troupe_t *troupe, const char *own)
+{
+    troupe_member_t list[ALL];
+    uint64_t jobs[2] = { 0, 0 };
+    char ref[64];
+
+    CHECK_EQ(troupe_members(troupe, list, ALL), ALL);
+    for (int i = 0; i < ALL; i++) {
+        CHECK_EQ(list[i].rank, i % RANKS);
+        jobs[i / RANKS] = list[i].job;
+        snprintf(ref, sizeof(ref), "%016" PRIx64 "%s", list[i].node,
+                 strchr(own, ' '));
+        CHECK_EQ(puppet_ask(troupe, ref, TEST_SOON_MS), 0);
+    }
+    CHECK(jobs[0] != jobs[1]);
+}
+
+static int no_death(troupe_t *troupe)
+{
+    troupe_member_event_t event;
+
+    while (troupe_member_events_take(troupe, &event, 1) == 1)
+        if (event.what == TROUPE_MEMBER_DIED)
+            return 0;
+    return 1;
+}
+
+/* A rank of the job that is joined, or of the one that joins. */
+static int rank_main(int joins, const char *port, const char *key_file)
+{
+    troupe_options_t options;
+    char seeds[64], own[64];
+    troupe_t *troupe;
+    int size;
+
+    troupe_options_init(&options);
+    snprintf(seeds, sizeof(seeds), "127.0.0.1:%s", port);
+    options.key_file = key_file;
+    if (joins)
+        options.seeds = seeds;
+    else
+        options.listen = port;
+    options.join_timeout_ms = TEST_SOON_MS;
+    options.stop_timeout_ms = TEST_SOON_MS;
+    troupe = test_start(&size, &options);
+    CHECK_EQ(size, RANKS);
+    MUST(puppet_actor(troupe, own));
+    MUST(troupe_members_wait(troupe, NULL, NULL, ALL, TEST_SOON_MS));
+    /* The other job's actors may not be there yet, nor ours. */
+    MPI_Barrier(MPI_COMM_WORLD);
+    troupe_serve(troupe, 300);
+    ask_all(troupe, own);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (!joins) {
+        MUST(troupe_members_wait(troupe, all_left, troupe, 0, TEST_SOON_MS));
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    CHECK(no_death(troupe));
+    return test_end(troupe);
+}
+
+/* --- both jobs ------------------------------------------------------------ */
+
+static pid_t start_job(const char *joins, const char *port,
+                       const char *key_file)
+{
+    const char *launcher = getenv("MPIRUN");
+    char self[512];
+    ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    char *arguments[] = { (char *)"mpirun",
+                          (char *)"-np",
+                          (char *)"2",
+                          (char *)"--oversubscribe",
+                          (char *)"--mca",
+                          (char *)"btl",
+                          (char *)"vader,tcp,self",
+                          self,
+                          (char *)joins,
+                          (char *)port,
+                          (char *)key_file,
+                          NULL };
+    pid_t pid;
+
+    self[len > 0 ? len : 0] = '\0';
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    if (posix_spawnp(&pid, launcher && *launcher ? launcher : "mpirun", NULL,
+                     NULL, arguments, environ) != 0) {
+        printf("no MPI launcher: skipped\n");
+        exit(77);
+    }
+    return pid;
+}
+
+static int is_openmpi(void)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING];
+    int len;
+
+    MPI_Get_library_version(version, &len);
+    return strstr(version, "Open MPI") != NULL;
+}
+
+static void free_port(char text[16])
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
+        getsockname(fd, (void *)&address, &len) != 0)
+        puppet_fail("a free port");
+    close(fd);
+    snprintf(text, 16, "%d", ntohs(address.sin_port));
+}
+
+int main(int argc, char **argv)
+{
+    pid_t jobs[2];
+    char port[16];
+    int failed = 0;
+
+    if (argc == 4)
+        return rank_main(atoi(argv[1]), argv[2], argv[3]);
+    if (!is_openmpi()) {
+        printf("options of Open MPI's mpirun are needed: skipped\n");
+        return 77;
+    }
+    free_port(port);
+    jobs[0] = start_job("0", port, puppet_key_file(0));
+    jobs[1] = start_job("1", port, puppet_key_file(0));
+    for (int i = 0; i < 2; i++) {
+        int status = 0;
+
+        failed |= waitpid(jobs[i], &status, 0) != jobs[i] || status != 0;
+    }
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
