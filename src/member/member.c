@@ -324,19 +324,6 @@ static void end_joining(struct tri_member *member)
         tri_unpark(&member->joiner);
 }
 
-/* What members of other jobs do from now on is no death that we are to tell
- * of: to them we are gone. */
-static void end_leaving(struct tri_member *member)
-{
-    struct tri_contact *contact;
-    uint32_t i = 0;
-
-    while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL)
-        if (!contact->own_job && contact->peer != NULL)
-            atomic_store(&contact->peer->left, (1u << TRI_LANES) - 1);
-    atomic_store(&member->orders.leaving, TRI_LEAVING_DONE);
-}
-
 void tri_member_step(struct tri_member *member, struct tri_swim_event *event)
 {
     struct tri_swim_effects *effects = &member->effects;
@@ -350,7 +337,7 @@ void tri_member_step(struct tri_member *member, struct tri_swim_event *event)
     if (effects->joined)
         end_joining(member);
     if (effects->left)
-        end_leaving(member);
+        atomic_store(&member->orders.leaving, TRI_LEAVING_DONE);
     if (effects->excluded)
         exclude(member);
 }
@@ -478,6 +465,18 @@ static void start_joining(struct tri_member *member, uint64_t now_ns)
         tri_member_step(member, &event);
 }
 
+/* What members of other jobs do from now on is no death that we are to tell
+ * of: to them we are gone. */
+static void part_from_others(struct tri_member *member)
+{
+    struct tri_contact *contact;
+    uint32_t i = 0;
+
+    while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL)
+        if (!contact->own_job && contact->peer != NULL)
+            atomic_store(&contact->peer->left, (1u << TRI_LANES) - 1);
+}
+
 static void start_leaving(struct tri_member *member, uint64_t now_ns)
 {
     uint32_t wanted = TRI_LEAVING_WANTED;
@@ -487,6 +486,7 @@ static void start_leaving(struct tri_member *member, uint64_t now_ns)
     if (!atomic_compare_exchange_strong(&member->orders.leaving, &wanted,
                                         TRI_LEAVING_RUNS))
         return;
+    part_from_others(member);
     if (member->excluded || member->socket.own.family == 0)
         atomic_store(&member->orders.leaving, TRI_LEAVING_DONE);
     else
