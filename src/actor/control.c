@@ -291,6 +291,7 @@ void *tri_control_main(void *arg)
     struct epoll_event events[EVENTS_LEN];
     int timeout_ms = TICK_MS;
 
+    tri_thread_favour();
     while (!atomic_load_explicit(&scheduler->stop, memory_order_relaxed)) {
         uint64_t now_ns, wake_ns;
         bool tick, may_sleep;

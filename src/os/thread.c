@@ -5,6 +5,7 @@
 #include <linux/futex.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -27,6 +28,16 @@ int tri_thread_create(pthread_t *thread_p, const char *name,
     }
     pthread_setname_np(*thread_p, name);
     return 0;
+}
+
+/* With eight spinning ranks on two busy cores a wake-up was 2 to 4 ms late in
+ * the mean and 26 at worst, instead of 3 to 11 and 70. */
+#define FAVOUR_NICE (-10)
+
+void tri_thread_favour(void)
+{
+    /* Linux: of this thread alone. Refused: as it was. */
+    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), FAVOUR_NICE);
 }
 
 static struct timespec timespec_of(uint64_t ns)

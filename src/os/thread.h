@@ -16,6 +16,13 @@
 int tri_thread_create(pthread_t *thread_p, const char *name,
                       void *(*run)(void *), void *arg);
 
+/*
+ * Has the calling thread get a core before others of the system that want one,
+ * where this process may ask for that (RLIMIT_NICE, CAP_SYS_NICE); else
+ * nothing happens. For a thread that works little and must not be late.
+ */
+void tri_thread_favour(void);
+
 /* Waits for a thread's end until a deadline. Errors: ETIMEDOUT. */
 int tri_thread_join(pthread_t thread, uint64_t deadline_ns);
 
