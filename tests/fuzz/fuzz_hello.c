@@ -3,10 +3,8 @@
 /* What strangers say who want to join, and what is answered to them: decoders
  * are total, and what they take comes back as it was. */
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "fuzz.h"
+
 #include "member/hello.h"
 #include "member/join.h"
 
