@@ -54,6 +54,9 @@
  *                           arg)
  *                                            then: (self, state, error, ref,
  *                                            arg), ref NULL on error
+ *     counter_spawn_at(troupe, place, options, initial, timeout_ms, &ref)
+ *     counter_spawn_at_then(self, place, options, initial, timeout_ms, then,
+ *                           arg)           where troupe_place says
  * and lets other nodes of the same program create the actor here, by its name.
  * Besides the protocol's messages an actor may define
  *     int  on_start(self, state)
@@ -70,6 +73,7 @@
  */
 
 #include <troupe/actor.h>
+#include <troupe/member.h>
 #include <troupe/name.h>
 
 /*
@@ -354,6 +358,31 @@
         return troupe_spawn_on_then(self, node, &kind##_class_, options,      \
                                     initial, timeout_ms, kind##_spawned_,     \
                                     (troupe_any_fn_t)then, arg);              \
+    }                                                                         \
+    TROUPE_INLINE_ int kind##_spawn_at(                                       \
+        troupe_t *troupe, const troupe_place_t *place,                        \
+        const troupe_spawn_options_t *options, const state_type *initial,     \
+        int timeout_ms, protocol##_ref_t *ref_p)                              \
+    {                                                                         \
+        uint64_t node;                                                        \
+        int rc = troupe_place(troupe, place, &node);                          \
+        return rc ? rc                                                        \
+                  : kind##_spawn_on(troupe, node, options, initial,           \
+                                    timeout_ms, ref_p);                       \
+    }                                                                         \
+    TROUPE_INLINE_ int kind##_spawn_at_then(                                  \
+        troupe_self_t *self, const troupe_place_t *place,                     \
+        const troupe_spawn_options_t *options, const state_type *initial,     \
+        int timeout_ms,                                                       \
+        int (*then)(troupe_self_t * self, void *state, int error,             \
+                    const protocol##_ref_t *ref, void *arg),                  \
+        void *arg)                                                            \
+    {                                                                         \
+        uint64_t node;                                                        \
+        int rc = troupe_place(self, place, &node);                            \
+        return rc ? rc                                                        \
+                  : kind##_spawn_on_then(self, node, options, initial,        \
+                                         timeout_ms, then, arg);              \
     }
 
 #define TROUPE_ACTOR_AS(kind, protocol, state_type, ...)                      \

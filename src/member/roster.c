@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "member/member.h"
 
 _Static_assert((int)TRI_SWIM_ALIVE == (int)TROUPE_MEMBER_ALIVE &&
                    (int)TRI_SWIM_SUSPECT == (int)TROUPE_MEMBER_SUSPECT &&
@@ -484,8 +485,8 @@ bool tri_roster_is_excluded(struct tri_roster *roster)
 
 void tri_roster_kick(struct tri_roster *roster)
 {
-    if (roster->runtime != NULL)
-        tri_control_kick(&roster->runtime->scheduler);
+    if (roster->runtime != NULL && roster->runtime->member != NULL)
+        tri_member_kick(roster->runtime->member);
 }
 
 uint64_t tri_roster_changes(struct tri_roster *roster)
@@ -551,6 +552,7 @@ void tri_roster_destroy(struct tri_roster **roster_p)
     if (roster == NULL)
         return;
     *roster_p = NULL;
+    tri_spread_destroy(&roster->spread);
     tri_roster_events_fini(roster);
     free(roster->index);
     free(roster->gone);

@@ -6,6 +6,7 @@
 
 #include "base/lock.h"
 #include "member/roster.h"
+#include "member/spread.h"
 
 #define TRI_ROSTER_WORDS (sizeof(troupe_member_t) / sizeof(uint64_t))
 
@@ -46,6 +47,7 @@ struct tri_roster {
     uint64_t tags_told_ns;
     float load_told;
     uint64_t version; /* of own traits */
+    struct tri_spread *spread; /* what spreads them; NULL: nothing (tests) */
 
     /* written by the control thread, read by all */
     _Atomic uint32_t places_len __attribute__((aligned(TRI_CACHE_LINE)));
@@ -58,7 +60,7 @@ struct tri_roster {
 
     /* this node's tags are set by any thread, so entries have two writers */
     struct tri_lock write_lock __attribute__((aligned(TRI_CACHE_LINE)));
-    bool tags_new; /* not announced yet */
+    _Atomic uint32_t tags_new; /* not announced yet */
     _Atomic uint32_t turn;
 
     struct tri_lock subscribers_lock __attribute__((aligned(TRI_CACHE_LINE)));
@@ -85,6 +87,9 @@ void tri_roster_write_locked(struct tri_roster *roster, uint32_t place,
 
 /* Something is different that users may wait for. */
 void tri_roster_changed(struct tri_roster *roster);
+
+/* This node's tags are to be announced. Any thread. */
+bool tri_roster_has_new_tags(struct tri_roster *roster);
 
 /* --- roster_events.c ------------------------------------------------------ */
 

@@ -14,19 +14,26 @@
 /* Below this a node counts as idle: one message now and then is no load. */
 #define LOAD_MIN 0.0625f
 
-/* A sample is a moment's; half of the last one smooths that. */
+/* A sample is a moment's; half of the last one smooths that. Who has nothing to
+ * do is soon known as such. */
+static float smooth(float last, const struct tri_load *now, uint32_t cores)
+{
+    float load = (float)(now->actors + now->messages) /
+                 (float)tri_max(cores, 1);
+
+    load = load > 0 ? (last + load) / 2 : last / 8;
+    return load < LOAD_MIN ? 0 : load < TRI_LOAD_MAX ? load : TRI_LOAD_MAX;
+}
+
 static void sample(struct tri_roster *roster)
 {
     struct tri_load now = tri_scheduler_load(&roster->runtime->scheduler);
     troupe_member_t member;
     uint32_t place = tri_roster_place_of(roster, roster->node);
-    float load;
 
     tri_lock_acquire(&roster->write_lock);
     tri_roster_read(roster, place, &member);
-    load = (member.load + (float)(now.actors + now.messages) /
-                              (float)tri_max(member.cores, 1)) / 2;
-    member.load = load >= LOAD_MIN ? load : 0;
+    member.load = smooth(member.load, &now, member.cores);
     tri_roster_write_locked(roster, place, &member);
     tri_lock_release(&roster->write_lock);
     atomic_store_explicit(&roster->entries[place].placed, 0,
@@ -60,20 +67,21 @@ bool tri_roster_own_load(struct tri_roster *roster, uint64_t now_ns,
     return true;
 }
 
+bool tri_roster_has_new_tags(struct tri_roster *roster)
+{
+    return atomic_load_explicit(&roster->tags_new, memory_order_relaxed) != 0;
+}
+
 /* New tags, once. */
 static bool take_new_tags(struct tri_roster *roster, uint64_t now_ns)
 {
-    bool new_ones;
-
-    if (now_ns - roster->tags_told_ns < TAGS_TELL_NS)
+    if (now_ns - roster->tags_told_ns < TAGS_TELL_NS ||
+        !tri_roster_has_new_tags(roster))
         return false;
-    tri_lock_acquire(&roster->write_lock);
-    new_ones = roster->tags_new;
-    roster->tags_new = false;
-    tri_lock_release(&roster->write_lock);
-    if (new_ones)
-        roster->tags_told_ns = now_ns;
-    return new_ones;
+    /* seq_cst: newer tags that are set behind this are seen the next time */
+    atomic_store(&roster->tags_new, 0);
+    roster->tags_told_ns = now_ns;
+    return true;
 }
 
 bool tri_roster_own_traits(struct tri_roster *roster, uint64_t now_ns,
@@ -111,8 +119,8 @@ int tri_roster_own_tags(struct tri_roster *roster, const char *tags)
     memset(member.tags, 0, sizeof(member.tags));
     memcpy(member.tags, tags, len);
     tri_roster_write_locked(roster, place, &member);
-    roster->tags_new = true;
     tri_lock_release(&roster->write_lock);
+    atomic_store(&roster->tags_new, 1);
     tri_roster_changed(roster);
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "link/session.h"
 #include "member/roster.h"
+#include "member/spread.h"
 #include "node/node.h"
 #include "node/options.h"
 #include "os/interface.h"
@@ -300,7 +301,9 @@ int tri_cluster_open(troupe_t *troupe)
     };
     int rc = tri_roster_create(&roster, &runtime->roster);
 
-    return rc == 0 ? tri_member_open(&config) : rc;
+    if (rc == 0)
+        rc = tri_member_open(&config);
+    return rc == 0 ? tri_spread_open(runtime) : rc;
 }
 
 void tri_cluster_close(troupe_t *troupe)
