@@ -2,16 +2,13 @@
 
 /*
  * What registries tell each other, and when. registry_table.c holds what they
- * know; registry_core.h says what they promise.
+ * know, registry_digest.c answers; registry_core.h says what they promise.
  *
  *     news        new ---round at once---> passed on --rounds--> old
  *     of an owner  ^ registered, withdrawn, learned from news
  *
- *     behind      heard of a version --REQUEST--> DELTA … MORE --REQUEST--> …
+ *     behind      heard of a version --REQUEST--> DELTA, MORE --REQUEST--> DELTA
  *     an owner     no answer in retry_ns: somebody else, at last the owner
- *
- *     digests     DIGEST -> (differs) BUCKETS -> VERSIONS of those that differ
- *                  -> DELTA of what the other lacks, REQUEST of what we lack
  */
 
 #include <stdlib.h>
@@ -23,18 +20,12 @@
 #define SECOND (1000 * MS)
 /* News packets in a step; each goes to `fanout` members. */
 #define PUSHES_MAX 4u
-/* Packets that answer one request. */
-#define REPLIES_MAX 8u
-/* Lists of versions in one exchange of digests. */
-#define LISTS_MAX 8u
 /* Requests sent again in a step. */
 #define RETRIES_MAX 16u
 /* Members that ask somebody new for its names; others hear of them. */
 #define ASKERS 8u
 /* Until there is something to spend again. */
 #define BROKE_NS (20 * MS)
-/* Of digests: within this part of the interval they come at random. */
-#define JITTER_PART 4u
 
 void tri_registry_config_init(struct tri_registry_config *config)
 {
@@ -58,11 +49,6 @@ void tri_registry_config_init(struct tri_registry_config *config)
 
 /* --- sizes ---------------------------------------------------------------- */
 
-static uint32_t log2_up(uint32_t n)
-{
-    return n <= 1 ? 0 : 32u - (uint32_t)__builtin_clz(n - 1);
-}
-
 /* The natural logarithm: its power of two, and the series of atanh for the
  * rest, which is from 1 to 2. */
 static double log_of(uint32_t n)
@@ -83,32 +69,14 @@ uint32_t tri_registry_transmissions(uint32_t n)
     return (double)whole < exact ? whole + 1 : whole;
 }
 
-static uint32_t others_len(const struct tri_registry *registry)
-{
-    return registry->members_len - 1;
-}
-
 /* How long withdrawn names are kept. */
 static uint64_t tombstone_ns(const struct tri_registry *registry)
 {
-    uint64_t rumour_ns = (log2_up(registry->members_len) + 3) *
+    uint64_t rumour_ns = (tri_registry_log2_up(registry->members_len) + 3) *
                          registry->config.gossip_ns;
 
     return tri_max(registry->config.tombstone_ns,
                    registry->config.tombstone_rumours * rumour_ns);
-}
-
-static uint64_t digest_ns(struct tri_registry *registry)
-{
-    uint32_t log2_n = log2_up(registry->members_len);
-    uint64_t ns = registry->config.digest_ns * (log2_n > 5 ? log2_n - 4 : 1);
-
-    if (registry->now_ns < registry->soon_until_ns)
-        ns = registry->digest_gap_ns;
-    registry->digest_gap_ns = tri_min(2 * registry->digest_gap_ns,
-                                      registry->config.digest_soon_ns);
-    return ns - ns / JITTER_PART +
-           tri_random_next(&registry->random) % (2 * ns / JITTER_PART + 1);
 }
 
 /* --- sending -------------------------------------------------------------- */
@@ -128,7 +96,7 @@ static void earn(struct tri_registry *registry)
     registry->credit_ns = registry->now_ns;
 }
 
-static void send_to(struct tri_registry *registry, uint64_t to,
+void tri_registry_send(struct tri_registry *registry, uint64_t to,
                     const struct tri_registry_writer *writer)
 {
     assert(to != registry->config.node);
@@ -140,19 +108,14 @@ static void send_to(struct tri_registry *registry, uint64_t to,
 }
 
 /* One of the other members; there has to be one. */
-static uint64_t random_other(struct tri_registry *registry)
+uint64_t tri_registry_random_other(struct tri_registry *registry)
 {
-    uint32_t i = tri_random_below(&registry->random, others_len(registry));
+    uint32_t i = tri_random_below(&registry->random,
+                                  tri_registry_others(registry));
 
     if (i >= tri_registry_place(registry, registry->config.node))
         i++;
     return registry->members[i]->node;
-}
-
-/* Of a list that is being taken anew, there is nothing to tell. */
-static bool is_whole(const struct tri_registry_owner *owner)
-{
-    return owner->version >= owner->collected && owner->stale_len == 0;
 }
 
 /* --- asking --------------------------------------------------------------- */
@@ -169,7 +132,7 @@ static void ask(struct tri_registry *registry,
     tri_registry_begin(&writer, TRI_REGISTRY_REQUEST);
     tri_registry_write_mark(&writer, &mark);
     registry->metrics.requests++;
-    send_to(registry, whom, &writer);
+    tri_registry_send(registry, whom, &writer);
 }
 
 /* Asks who told of more than we have; again only after a while. */
@@ -195,7 +158,8 @@ static uint64_t whom_to_ask(struct tri_registry *registry,
 {
     if (owner->asked < 2 && tri_registry_owner(registry, owner->source) != NULL)
         return owner->source;
-    return owner->asked % 2 == 0 ? owner->node : random_other(registry);
+    return owner->asked % 2 == 0 ? owner->node
+                                 : tri_registry_random_other(registry);
 }
 
 static void retry(struct tri_registry *registry)
@@ -223,17 +187,6 @@ static void retry(struct tri_registry *registry)
 
 /* --- sections ------------------------------------------------------------- */
 
-static struct tri_registry_section
-section_of(const struct tri_registry_owner *owner)
-{
-    return (struct tri_registry_section){
-        .owner = owner->node,
-        .version = owner->version,
-        .collected = owner->collected,
-        .upto = owner->version,
-    };
-}
-
 /*
  * The newest of an owner's news, as much as fits; who lacks what is before
  * them asks. False: no room for any.
@@ -241,7 +194,7 @@ section_of(const struct tri_registry_owner *owner)
 static bool write_newest(struct tri_registry_writer *writer,
                          const struct tri_registry_owner *owner)
 {
-    struct tri_registry_section section = section_of(owner);
+    struct tri_registry_section section = tri_registry_section_of(owner);
     const struct tri_registry_entry *first = NULL;
     const struct tri_registry_entry *entry = owner->newest;
     size_t room = tri_registry_room(writer);
@@ -271,98 +224,6 @@ static bool write_newest(struct tri_registry_writer *writer,
     return true;
 }
 
-static const struct tri_registry_entry *
-first_after(const struct tri_registry_owner *owner, uint64_t version)
-{
-    const struct tri_registry_entry *entry = owner->newest;
-
-    if (version == 0)
-        return owner->oldest;
-    while (entry != NULL && entry->version > version && entry->older != NULL &&
-           entry->older->version > version)
-        entry = entry->older;
-    return entry != NULL && entry->version > version ? entry : NULL;
-}
-
-/* An answer being written, in up to REPLIES_MAX packets. */
-struct reply {
-    struct tri_registry *registry;
-    uint64_t to;
-    uint32_t left; /* packets that may still go */
-    struct tri_registry_writer writer;
-};
-
-static void reply_begin(struct reply *reply, struct tri_registry *registry,
-                        uint64_t to)
-{
-    reply->registry = registry;
-    reply->to = to;
-    reply->left = REPLIES_MAX;
-    tri_registry_begin(&reply->writer, TRI_REGISTRY_DELTA);
-}
-
-static void reply_flush(struct reply *reply)
-{
-    if (tri_registry_items(&reply->writer) == 0 || reply->left == 0)
-        return;
-    send_to(reply->registry, reply->to, &reply->writer);
-    reply->left--;
-    tri_registry_begin(&reply->writer, TRI_REGISTRY_DELTA);
-}
-
-static bool reply_may_go_on(const struct reply *reply)
-{
-    return reply->left > 0 && reply->registry->credit > 0;
-}
-
-/* What there is after `base`, in as many packets as may go. */
-static void reply_after(struct reply *reply,
-                        const struct tri_registry_owner *owner, uint64_t base)
-{
-    const struct tri_registry_entry *entry = first_after(owner, base);
-    bool done = false;
-
-    while (!done && reply_may_go_on(reply)) {
-        struct tri_registry_section section = section_of(owner);
-        struct tri_registry_item item;
-
-        if (!tri_registry_open_section(&reply->writer)) {
-            reply_flush(reply);
-            continue;
-        }
-        section.base = base;
-        for (; entry != NULL; entry = entry->newer) {
-            item = tri_registry_item_of(entry);
-            if (!tri_registry_write_item(&reply->writer, &item))
-                break;
-            base = entry->version;
-        }
-        done = entry == NULL;
-        section.upto = done ? owner->version : base;
-        if (!done && reply->left == 1)
-            section.flags = TRI_SECTION_MORE;
-        tri_registry_close_section(&reply->writer, &section);
-        if (!done)
-            reply_flush(reply);
-    }
-}
-
-/* What somebody lacks who is where the mark says. */
-static void reply_mark(struct reply *reply,
-                       const struct tri_registry_mark *mark)
-{
-    const struct tri_registry_owner *owner =
-        tri_registry_owner(reply->registry, mark->owner);
-    bool anew;
-
-    if (owner == NULL || !is_whole(owner))
-        return;
-    anew = mark->version < owner->collected &&
-           mark->collected < owner->collected;
-    if (mark->version < owner->version || anew)
-        reply_after(reply, owner, anew ? 0 : mark->version);
-}
-
 /* --- news ----------------------------------------------------------------- */
 
 void tri_registry_news(struct tri_registry *registry,
@@ -371,7 +232,7 @@ void tri_registry_news(struct tri_registry *registry,
     uint64_t soon_ns = tri_max(registry->now_ns,
                                registry->pushed_ns + registry->config.push_ns);
 
-    if (others_len(registry) == 0)
+    if (tri_registry_others(registry) == 0)
         return;
     if (owner->left == 0)
         owner->fresh_from = before;
@@ -389,9 +250,9 @@ static uint32_t choose(struct tri_registry *registry, uint64_t *nodes,
 {
     uint32_t chosen = 0;
 
-    len = (uint32_t)tri_min(len, others_len(registry));
+    len = (uint32_t)tri_min(len, tri_registry_others(registry));
     while (chosen < len) {
-        uint64_t node = random_other(registry);
+        uint64_t node = tri_registry_random_other(registry);
         uint32_t i = 0;
 
         while (i < chosen && nodes[i] != node)
@@ -427,7 +288,7 @@ static void write_news(struct tri_registry *registry,
 
         if (owner->left == 0)
             continue;
-        if (is_whole(owner) && !write_newest(writer, owner)) {
+        if (tri_registry_is_whole(owner) && !write_newest(writer, owner)) {
             registry->round_robin = (registry->round_robin + i) % len;
             return;
         }
@@ -452,7 +313,7 @@ static void push(struct tri_registry *registry)
     uint64_t targets[FANOUT_MAX];
     bool urgent = true;
 
-    if (others_len(registry) == 0) {
+    if (tri_registry_others(registry) == 0) {
         forget_news(registry);
         return;
     }
@@ -469,7 +330,7 @@ static void push(struct tri_registry *registry)
         tri_registry_begin(&writer, TRI_REGISTRY_DELTA);
         write_news(registry, &writer, len);
         for (uint32_t i = 0; i < len && tri_registry_items(&writer) > 0; i++)
-            send_to(registry, targets[i], &writer);
+            tri_registry_send(registry, targets[i], &writer);
         urgent = look_for_news(registry);
     }
     registry->push_ns = registry->now_ns + registry->push_gap_ns;
@@ -673,156 +534,6 @@ static void take_delta(struct tri_registry *registry,
         taken.progress = take_early(registry);
 }
 
-static void take_request(struct tri_registry *registry, uint64_t from,
-                         struct tri_registry_reader *reader)
-{
-    struct reply reply;
-
-    reply_begin(&reply, registry, from);
-    for (unsigned i = 0; i < reader->items && reply_may_go_on(&reply); i++) {
-        struct tri_registry_mark mark;
-
-        tri_registry_read_mark(reader, &mark);
-        reply_mark(&reply, &mark);
-    }
-    reply_flush(&reply);
-}
-
-/* --- digests -------------------------------------------------------------- */
-
-static void send_digest(struct tri_registry *registry)
-{
-    struct tri_registry_writer writer;
-
-    registry->digest_due_ns = registry->now_ns + digest_ns(registry);
-    if (others_len(registry) == 0)
-        return;
-    tri_registry_begin(&writer, TRI_REGISTRY_DIGEST);
-    tri_registry_write_hash(&writer, tri_registry_digest(registry));
-    registry->metrics.digests++;
-    send_to(registry, random_other(registry), &writer);
-}
-
-static void take_digest(struct tri_registry *registry, uint64_t from,
-                        uint64_t hash)
-{
-    struct tri_registry_writer writer;
-
-    if (hash == tri_registry_digest(registry) || registry->credit <= 0)
-        return;
-    tri_registry_begin(&writer, TRI_REGISTRY_BUCKET_HASHES);
-    for (unsigned i = 0; i < TRI_REGISTRY_BUCKETS; i++)
-        tri_registry_write_hash(&writer, registry->hashes[i]);
-    send_to(registry, from, &writer);
-}
-
-/* Lists the versions of a bucket's owners, from `place` on. Returns where it
- * came to; *low: the first node id not listed yet. */
-static uint32_t list_bucket(struct tri_registry *registry, uint64_t to,
-                            uint32_t place, uint64_t *low, uint64_t high)
-{
-    struct tri_registry_writer writer;
-
-    tri_registry_begin(&writer, TRI_REGISTRY_VERSIONS);
-    for (; place < registry->members_len; place++) {
-        const struct tri_registry_owner *owner = registry->members[place];
-        struct tri_registry_mark mark = { owner->node, owner->version, 0 };
-
-        if (owner->node > high)
-            break;
-        if (owner->version > 0 && !tri_registry_write_mark(&writer, &mark)) {
-            high = owner->node - 1;
-            break;
-        }
-    }
-    tri_registry_set_range(&writer, *low, high);
-    send_to(registry, to, &writer);
-    *low = high + 1;
-    return place;
-}
-
-static void take_buckets(struct tri_registry *registry, uint64_t from,
-                         struct tri_registry_reader *reader)
-{
-    uint64_t hashes[TRI_REGISTRY_BUCKETS];
-    unsigned first =
-        tri_random_below(&registry->random, TRI_REGISTRY_BUCKETS);
-    uint32_t lists = 0;
-
-    for (unsigned i = 0; i < TRI_REGISTRY_BUCKETS; i++)
-        hashes[i] = tri_registry_read_hash(reader);
-    for (unsigned i = 0; i < TRI_REGISTRY_BUCKETS; i++) {
-        uint64_t bucket = (first + i) % TRI_REGISTRY_BUCKETS;
-        uint64_t low = bucket << 58, high = low | (UINT64_MAX >> 6);
-        uint32_t place = tri_registry_place(registry, low);
-
-        if (hashes[bucket] == registry->hashes[bucket])
-            continue;
-        /* low passes high, or wraps to 0 behind the last bucket */
-        while (low >> 58 == bucket && lists < LISTS_MAX &&
-               registry->credit > 0) {
-            place = list_bucket(registry, from, place, &low, high);
-            lists++;
-        }
-    }
-}
-
-/* Compares one owner with what the other has of it. */
-static void compare(struct tri_registry *registry, struct reply *reply,
-                    struct tri_registry_writer *request,
-                    struct tri_registry_owner *owner, uint64_t version)
-{
-    struct tri_registry_mark mark = { owner->node, version, 0 };
-
-    if (version < owner->version) {
-        if (reply_may_go_on(reply))
-            reply_mark(reply, &mark);
-        return;
-    }
-    if (version == owner->version || owner == registry->self)
-        return;
-    if (version > owner->known)
-        owner->known = version;
-    owner->source = reply->to;
-    mark.version = owner->version;
-    mark.collected = owner->collected;
-    if (!registry->is_behind)
-        registry->retry_ns = registry->now_ns + registry->config.retry_ns;
-    registry->is_behind = true;
-    if (tri_registry_write_mark(request, &mark))
-        owner->asked_ns = registry->now_ns;
-}
-
-static void take_versions(struct tri_registry *registry, uint64_t from,
-                          struct tri_registry_reader *reader)
-{
-    uint32_t place = tri_registry_place(registry, reader->low);
-    struct tri_registry_writer request;
-    struct tri_registry_mark mark = { 0 };
-    struct reply reply;
-    unsigned read = 0;
-
-    reply_begin(&reply, registry, from);
-    tri_registry_begin(&request, TRI_REGISTRY_REQUEST);
-    for (; place < registry->members_len &&
-           registry->members[place]->node <= reader->high;
-         place++) {
-        struct tri_registry_owner *owner = registry->members[place];
-
-        while (mark.owner < owner->node && read < reader->items) {
-            tri_registry_read_mark(reader, &mark);
-            read++;
-        }
-        compare(registry, &reply, &request, owner,
-                mark.owner == owner->node ? mark.version : 0);
-    }
-    reply_flush(&reply);
-    if (tri_registry_items(&request) > 0) {
-        registry->metrics.requests++;
-        send_to(registry, from, &request);
-    }
-}
-
 /* --- members -------------------------------------------------------------- */
 
 /* Some ask who is new for its names; that is enough for all to hear them. */
@@ -840,13 +551,14 @@ static void joined(struct tri_registry *registry, uint64_t node)
     if (owner == NULL)
         return;
     registry->soon_until_ns = registry->now_ns + registry->config.soon_ns;
-    if (others_len(registry) == 1) { /* now there is somebody to ask */
+    if (tri_registry_others(registry) == 1) { /* now there is somebody to ask */
         registry->digest_gap_ns = registry->config.digest_first_ns;
         registry->digest_due_ns =
             registry->now_ns + registry->config.push_ns;
     } else if (registry->digest_due_ns >
              registry->now_ns + registry->config.digest_soon_ns)
-        registry->digest_due_ns = registry->now_ns + digest_ns(registry);
+        registry->digest_due_ns =
+            registry->now_ns + tri_registry_digest_ns(registry);
     greet(registry, owner);
 }
 
@@ -912,14 +624,14 @@ static void tick(struct tri_registry *registry)
     if (registry->is_behind && registry->now_ns >= registry->retry_ns)
         retry(registry);
     if (registry->now_ns >= registry->digest_due_ns)
-        send_digest(registry);
+        tri_registry_send_digest(registry);
 }
 
 uint64_t tri_registry_due_ns(const struct tri_registry *registry)
 {
     uint64_t due_ns = UINT64_MAX;
 
-    if (others_len(registry) > 0)
+    if (tri_registry_others(registry) > 0)
         due_ns = registry->digest_due_ns;
     if (registry->has_news)
         due_ns = tri_min(due_ns, registry->push_ns);
@@ -944,16 +656,16 @@ static const char *take_packet(struct tri_registry *registry,
     }
     switch (reader.kind) {
     case TRI_REGISTRY_DIGEST:
-        take_digest(registry, event->node, reader.hash);
+        tri_registry_take_digest(registry, event->node, reader.hash);
         break;
     case TRI_REGISTRY_BUCKET_HASHES:
-        take_buckets(registry, event->node, &reader);
+        tri_registry_take_buckets(registry, event->node, &reader);
         break;
     case TRI_REGISTRY_VERSIONS:
-        take_versions(registry, event->node, &reader);
+        tri_registry_take_versions(registry, event->node, &reader);
         break;
     case TRI_REGISTRY_REQUEST:
-        take_request(registry, event->node, &reader);
+        tri_registry_take_request(registry, event->node, &reader);
         break;
     default:
         take_delta(registry, event, &reader);
@@ -965,7 +677,7 @@ static const char *take_packet(struct tri_registry *registry,
 const char *tri_registry_step(struct tri_registry *registry,
                               const struct tri_registry_event *event)
 {
-    registry->now_ns = event->now_ns;
+    tri_registry_pass_time(registry, event->now_ns);
     earn(registry);
     switch (event->kind) {
     case TRI_REGISTRY_TICK:

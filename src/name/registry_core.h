@@ -112,7 +112,7 @@ void tri_registry_config_init(struct tri_registry_config *config);
 enum tri_registry_what {
     TRI_REGISTRY_ADDED = 1,
     TRI_REGISTRY_REMOVED, /* the entry is still as it was */
-    TRI_REGISTRY_LOST,    /* one of our own, to an earlier one: it was removed */
+    TRI_REGISTRY_LOST, /* one of our own, to an earlier one; REMOVED follows */
 };
 
 /* What a step asks for. Calls, since an owner's end changes any number of

@@ -4,7 +4,7 @@
 
 /*
  * What the registry's files share: registry_table.c keeps owners and entries,
- * registry_core.c says what is sent when.
+ * registry_core.c says what is sent when, registry_digest.c answers.
  */
 
 #include "name/registry_core.h"
@@ -67,8 +67,8 @@ struct tri_registry {
 int tri_registry_table_init(struct tri_registry *registry);
 void tri_registry_table_fini(struct tri_registry *registry);
 
-struct tri_registry_owner *tri_registry_owner(const struct tri_registry *registry,
-                                              uint64_t node);
+struct tri_registry_owner *
+tri_registry_owner(const struct tri_registry *registry, uint64_t node);
 
 /* Where a node id is in `members`, or would be. */
 uint32_t tri_registry_place(const struct tri_registry *registry, uint64_t node);
@@ -126,5 +126,64 @@ int tri_registry_write(struct tri_registry *registry,
 /* The owner's versions after `before` are news. */
 void tri_registry_news(struct tri_registry *registry,
                        struct tri_registry_owner *owner, uint64_t before);
+
+void tri_registry_send(struct tri_registry *registry, uint64_t to,
+                       const struct tri_registry_writer *writer);
+
+/* One of the other members; there has to be one. */
+uint64_t tri_registry_random_other(struct tri_registry *registry);
+
+static inline uint32_t tri_registry_others(const struct tri_registry *registry)
+{
+    return registry->members_len - 1;
+}
+
+static inline uint32_t tri_registry_log2_up(uint32_t n)
+{
+    return n <= 1 ? 0 : 32u - (uint32_t)__builtin_clz(n - 1);
+}
+
+/* Threads that bring an event may have looked at the clock in another order. */
+static inline void tri_registry_pass_time(struct tri_registry *registry,
+                                          uint64_t now_ns)
+{
+    if (registry->now_ns < now_ns)
+        registry->now_ns = now_ns;
+}
+
+/* Of a list that is being taken anew, there is nothing to tell. */
+static inline bool
+tri_registry_is_whole(const struct tri_registry_owner *owner)
+{
+    return owner->version >= owner->collected && owner->stale_len == 0;
+}
+
+/* The header of a section that goes up to what we have. */
+static inline struct tri_registry_section
+tri_registry_section_of(const struct tri_registry_owner *owner)
+{
+    return (struct tri_registry_section){
+        .owner = owner->node,
+        .version = owner->version,
+        .collected = owner->collected,
+        .upto = owner->version,
+    };
+}
+
+/* --- registry_digest.c ---------------------------------------------------- */
+
+/* Until the next digest. */
+uint64_t tri_registry_digest_ns(struct tri_registry *registry);
+void tri_registry_send_digest(struct tri_registry *registry);
+
+/* What came from a member. */
+void tri_registry_take_request(struct tri_registry *registry, uint64_t from,
+                               struct tri_registry_reader *reader);
+void tri_registry_take_digest(struct tri_registry *registry, uint64_t from,
+                              uint64_t hash);
+void tri_registry_take_buckets(struct tri_registry *registry, uint64_t from,
+                               struct tri_registry_reader *reader);
+void tri_registry_take_versions(struct tri_registry *registry, uint64_t from,
+                                struct tri_registry_reader *reader);
 
 #endif

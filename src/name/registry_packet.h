@@ -10,7 +10,7 @@
  *     | kind 1 | version 1 | items 2 | 0 4 |  and then, by kind:
  *
  *     DIGEST    hash 8                       of all (owner, version)
- *     BUCKETS   64 hashes of 8               the same, by the owner's top 6 bits
+ *     BUCKETS   64 hashes of 8               by the owner's 6 highest bits
  *     VERSIONS  low 8, high 8,               of the owners from low to high;
  *               items of (owner 8, version 8)  who is not there is at 0
  *     REQUEST   items of (owner 8, version 8, collected 8)
@@ -29,7 +29,7 @@
 
 #define TRI_REGISTRY_BODY_MAX 1300u
 #define TRI_REGISTRY_BUCKETS 64u
-#define TRI_REGISTRY_TAGS_MAX 256u
+#define TRI_REGISTRY_TAGS_MAX 255u
 #define TRI_REGISTRY_VERSION 1
 
 enum tri_registry_kind {

@@ -494,7 +494,7 @@ int tri_registry_add(struct tri_registry *registry, uint64_t now_ns,
     if ((mine != NULL && is_alive(mine)) ||
         is_taken(registry, claim->name, name_len, claim->unique))
         return TROUPE_EEXIST;
-    registry->now_ns = now_ns;
+    tri_registry_pass_time(registry, now_ns);
     return tri_registry_write(registry, &item);
 }
 
@@ -505,7 +505,7 @@ void tri_registry_withdraw(struct tri_registry *registry, uint64_t now_ns,
     struct tri_registry_entry *mine = tri_registry_entry_of(
         registry, registry->self, name, strlen(name));
 
-    registry->now_ns = now_ns;
+    tri_registry_pass_time(registry, now_ns);
     if (mine != NULL && is_alive(mine) && mine->slot == slot &&
         mine->generation == generation)
         write_deleted(registry, mine);
@@ -551,7 +551,8 @@ tri_registry_first(struct tri_registry *registry, const char *name,
     return walk.at;
 }
 
-const struct tri_registry_entry *tri_registry_next(struct tri_registry_walk *walk)
+const struct tri_registry_entry *
+tri_registry_next(struct tri_registry_walk *walk)
 {
     walk->at = walk->is_unique || walk->at == NULL
                    ? NULL

@@ -676,7 +676,8 @@ static void test_replay(void **state)
         sim->faults_until_ns = 5 * SECOND;
         begin(sim, 16);
         for (uint32_t n = 0; n < 200; n++)
-            post(sim, WRITE, below(sim, 16), sim->now_ns + below(sim, 2000) * MS);
+            post(sim, WRITE, below(sim, 16),
+                 sim->now_ns + below(sim, 2000) * MS);
         run_until(sim, 20 * SECOND);
         packets[i] = sim->packets;
         bytes[i] = sim->bytes;
