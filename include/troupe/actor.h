@@ -97,9 +97,16 @@ enum troupe_overflow {
 
 /* How to spawn. All zero: the defaults. */
 typedef struct troupe_spawn_options {
-    const char *name;          /* unique on the node; NULL: anonymous */
+    const char *name;          /* unique on the node; NULL: anonymous. 1 to 255
+                                  of [A-Za-z0-9_.-] and '/' */
     uint32_t mailbox_len_max;  /* 1 to 65535; 0: option mailbox_len_max */
     uint32_t overflow;         /* enum troupe_overflow */
+    /* 1: of the whole cluster no other actor has the name. Two that take it at
+     * the same moment both get it; when their nodes hear of each other the later
+     * one loses it (on_name, TROUPE_NAME_LOST). */
+    uint32_t unique;
+    const char *tags;          /* of the name: see troupe_names_list; NULL:
+                                  none; at most 255 bytes */
 } troupe_spawn_options_t;
 
 /*
@@ -108,8 +115,8 @@ typedef struct troupe_spawn_options {
  * actor, before any message.
  * Context: any thread or actor. Blocking: never. Ownership: everything is
  * copied; the class lives as long as the program.
- * Errors: ENOMEM, EINVAL, EEXIST (the name is taken on this node), ELIMIT
- * (actors_max), ESTOPPING.
+ * Errors: ENOMEM, EINVAL, EEXIST (the name is taken on this node, or is unique
+ * and known to be taken anywhere), ELIMIT (actors_max, names_max), ESTOPPING.
  */
 int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
                  const troupe_spawn_options_t *options, const void *initial,

@@ -69,6 +69,11 @@ typedef struct troupe_options {
      * them; a dead one counts for a minute or two. 2 to 16384, and never less
      * than there are ranks. Costs memory as nodes join. */
     uint32_t nodes_max;
+    /* Names of actors known at once, those of all nodes: every node knows all.
+     * A withdrawn one counts for a minute or two. Each takes 0.7 KiB. A spawn
+     * that finds no room fails with ELIMIT; names of other nodes that find none
+     * are not known here. 16 to 4194304. */
+    uint32_t names_max;
     uint32_t send_timeout_ms;    /* how long a thread's tell waits for room */
     uint32_t ask_timeout_ms;     /* the default deadline */
     uint32_t stop_timeout_ms;    /* until troupe_stop gives up waiting */

@@ -459,7 +459,7 @@
                                    const state_type *initial,                 \
                                    protocol##_ref_t *ref_p)                   \
     {                                                                         \
-        troupe_spawn_options_t options = { name, 0, 0 };                      \
+        troupe_spawn_options_t options = { name, 0, 0, 0, NULL };             \
         return troupe_spawn(from, &kind##_class_, &options, initial,          \
                             &ref_p->ref);                                     \
     }

@@ -147,32 +147,46 @@ static struct tri_lookup *take_lookups_locked(struct tri_names *names,
     return taken;
 }
 
-int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
-                  troupe_ref_t ref, struct tri_name **name_p,
-                  struct tri_lookup **answered_p)
+static int add_locked(struct tri_names *names,
+                      const struct tri_name_claim *claim,
+                      struct tri_name *name)
 {
-    size_t text_bytes = strlen(text) + 1;
-    struct tri_name *name = malloc(sizeof(*name) + text_bytes);
     struct tri_name **bucket;
-    int rc = 0;
+    int rc;
+
+    if (find_locked(names, claim->text) != NULL)
+        return TROUPE_EEXIST;
+    if (names->hooks.adding != NULL) {
+        rc = names->hooks.adding(names->hooks.context, claim);
+        if (rc != 0)
+            return rc;
+    }
+    if (names->names_len >= names->buckets_len)
+        grow_locked(names);
+    bucket = bucket_locked(names, claim->text);
+    name->next = *bucket;
+    *bucket = name;
+    names->names_len++;
+    return 0;
+}
+
+int tri_names_add(struct tri_names *names, const struct tri_name_claim *claim,
+                  struct tri_name **name_p, struct tri_lookup **answered_p)
+{
+    size_t text_bytes = strlen(claim->text) + 1;
+    struct tri_name *name = malloc(sizeof(*name) + text_bytes);
+    int rc;
 
     if (name == NULL)
         return TROUPE_ENOMEM;
-    name->protocol = protocol;
-    name->ref = ref;
-    memcpy(name->text, text, text_bytes);
+    name->protocol = claim->protocol;
+    name->ref = claim->ref;
+    name->unlisted = false;
+    memcpy(name->text, claim->text, text_bytes);
     pthread_mutex_lock(&names->mutex);
-    if (find_locked(names, text) != NULL) {
-        rc = TROUPE_EEXIST;
-    } else {
-        if (names->names_len >= names->buckets_len)
-            grow_locked(names);
-        bucket = bucket_locked(names, text);
-        name->next = *bucket;
-        *bucket = name;
-        names->names_len++;
-        *answered_p = take_lookups_locked(names, text);
-    }
+    rc = add_locked(names, claim, name);
+    if (rc == 0)
+        *answered_p = take_lookups_locked(names, claim->text);
     pthread_mutex_unlock(&names->mutex);
     if (rc != 0)
         free(name);
@@ -181,18 +195,41 @@ int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
     return rc;
 }
 
-void tri_names_remove(struct tri_names *names, struct tri_name *name)
+static void unlink_locked(struct tri_names *names, struct tri_name *name)
 {
-    struct tri_name **link;
+    struct tri_name **link = bucket_locked(names, name->text);
 
-    pthread_mutex_lock(&names->mutex);
-    link = bucket_locked(names, name->text);
     while (*link != name)
         link = &(*link)->next;
     *link = name->next;
     names->names_len--;
+}
+
+void tri_names_remove(struct tri_names *names, struct tri_name *name)
+{
+    pthread_mutex_lock(&names->mutex);
+    if (!name->unlisted) {
+        unlink_locked(names, name);
+        if (names->hooks.removing != NULL)
+            names->hooks.removing(names->hooks.context, name->text,
+                                  name->ref);
+    }
     pthread_mutex_unlock(&names->mutex);
     free(name);
+}
+
+void tri_names_unlist(struct tri_names *names, const char *text,
+                      troupe_ref_t ref)
+{
+    struct tri_name *name;
+
+    pthread_mutex_lock(&names->mutex);
+    name = find_locked(names, text);
+    if (name != NULL && troupe_ref_equal(name->ref, ref)) {
+        unlink_locked(names, name);
+        name->unlisted = true;
+    }
+    pthread_mutex_unlock(&names->mutex);
 }
 
 static int match_locked(struct tri_names *names, const char *text,

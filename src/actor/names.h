@@ -14,12 +14,34 @@
 #include "base/base.h"
 
 #define TRI_NAME_LEN_MAX 255u
+#define TRI_TAGS_LEN_MAX 255u
 /* Lookups that wait for names to appear, at one node. */
 #define TRI_LOOKUPS_MAX 4096u
+
+/* An actor of this node says its name. */
+struct tri_name_claim {
+    const char *text;
+    const char *tags; /* NULL: none */
+    uint32_t protocol; /* hash */
+    bool unique;       /* in the cluster */
+    troupe_ref_t ref;
+};
+
+/*
+ * Who tells other nodes: src/name, which is above. Called with the table's
+ * mutex held, so that its order is the table's. NULL: nobody.
+ */
+struct tri_names_hooks {
+    void *context;
+    /* Errors: EEXIST, ELIMIT, …: the name is not added. */
+    int (*adding)(void *context, const struct tri_name_claim *claim);
+    void (*removing)(void *context, const char *text, troupe_ref_t ref);
+};
 
 struct tri_name {
     struct tri_name *next;
     uint32_t protocol; /* hash */
+    bool unlisted;     /* nobody finds it any more */
     troupe_ref_t ref;
     char text[]; /* ends in a zero */
 };
@@ -41,6 +63,7 @@ struct tri_names {
     uint32_t names_len;
     struct tri_lookup *lookups;
     uint32_t lookups_len;
+    struct tri_names_hooks hooks;
 };
 
 /* Errors: ENOMEM. */
@@ -62,13 +85,17 @@ bool tri_name_is_valid(const char *text, size_t len);
 
 /*
  * Adds a name. *answered_p: the lookups that waited for it, to be answered
- * and freed by the caller. Errors: EEXIST, ENOMEM.
+ * and freed by the caller. Errors: EEXIST, ENOMEM, those of the hook.
  */
-int tri_names_add(struct tri_names *names, const char *text, uint32_t protocol,
-                  troupe_ref_t ref, struct tri_name **name_p,
-                  struct tri_lookup **answered_p);
+int tri_names_add(struct tri_names *names, const struct tri_name_claim *claim,
+                  struct tri_name **name_p, struct tri_lookup **answered_p);
 
 void tri_names_remove(struct tri_names *names, struct tri_name *name);
+
+/* An actor loses its name: nobody finds it any more, another may take it. It
+ * stays the actor's, to be removed. */
+void tri_names_unlist(struct tri_names *names, const char *text,
+                      troupe_ref_t ref);
 
 /*
  * Finds a name. Errors: ENONAME, ETYPE (it has another protocol than the one

@@ -25,7 +25,9 @@ static int encode(const struct tri_runtime *runtime,
                   struct tri_request *request)
 {
     const char *name = options->name != NULL ? options->name : "";
+    const char *tags = options->tags != NULL ? options->tags : "";
     size_t class_len = strlen(actor_class->name), name_len = strlen(name);
+    size_t tags_len = strlen(tags);
     struct tri_spawn spawn = {
         .class_name = actor_class->name,
         .name = name,
@@ -38,11 +40,15 @@ static int encode(const struct tri_runtime *runtime,
                                          : 0,
         .mailbox_len_max = options->mailbox_len_max,
         .overflow = options->overflow,
+        .tags = tags,
+        .tags_len = (uint32_t)tags_len,
+        .unique = options->unique != 0,
     };
     unsigned char *payload;
 
     if (!tri_class_name_is_valid(actor_class->name, class_len) ||
-        (options->name != NULL && !tri_name_is_valid(name, name_len)))
+        (options->name != NULL && !tri_name_is_valid(name, name_len)) ||
+        tags_len > TRI_TAGS_LEN_MAX || options->unique > 1)
         return TROUPE_EINVAL;
     if (actor_class->state_bytes > runtime->options.message_bytes_max ||
         tri_spawn_bytes(&spawn) > runtime->options.message_bytes_max)
@@ -161,8 +167,9 @@ int troupe_spawn_on_then(troupe_self_t *self, uint64_t node,
 static int create(struct tri_runtime *runtime, uint64_t asker,
                   const struct tri_spawn *spawn, troupe_ref_t *ref_p)
 {
-    char name[TRI_NAME_LEN_MAX + 1];
+    char name[TRI_NAME_LEN_MAX + 1], tags[TRI_TAGS_LEN_MAX + 1];
     troupe_spawn_options_t options = {
+        .unique = spawn->unique,
         .mailbox_len_max = spawn->mailbox_len_max,
         .overflow = spawn->overflow,
     };
@@ -187,6 +194,11 @@ static int create(struct tri_runtime *runtime, uint64_t asker,
         if (strlen(name) != spawn->name_len)
             return TROUPE_EINVAL;
         options.name = name;
+    }
+    if (spawn->tags_len > 0) {
+        memcpy(tags, spawn->tags, spawn->tags_len);
+        tags[spawn->tags_len] = '\0';
+        options.tags = tags;
     }
     return troupe_spawn((troupe_from_t){ .context_ = runtime }, actor_class,
                         &options,

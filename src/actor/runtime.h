@@ -21,6 +21,7 @@
 #include "link/link.h"
 #include "os/bell.h"
 
+struct tri_directory;
 struct tri_member;
 struct tri_roster;
 
@@ -81,6 +82,7 @@ struct tri_runtime {
     int control_fd;
     struct tri_member *member;
     struct tri_roster *roster;
+    struct tri_directory *directory; /* src/name's; NULL: not yet */
     pthread_t starter; /* the thread that started the node */
 };
 

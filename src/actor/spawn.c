@@ -21,6 +21,21 @@ static int check_name(const char *name)
     return rc;
 }
 
+static int check_tags(const troupe_spawn_options_t *options)
+{
+    if (options->name == NULL &&
+        (options->unique != 0 || options->tags != NULL)) {
+        tri_error("an actor without a name has no tags and is not unique");
+        return TROUPE_EINVAL;
+    }
+    if (options->tags != NULL && strlen(options->tags) > TRI_TAGS_LEN_MAX) {
+        tri_error("the tags of %s have more than %u bytes", options->name,
+                  TRI_TAGS_LEN_MAX);
+        return TROUPE_EINVAL;
+    }
+    return options->unique > 1 ? TROUPE_EINVAL : 0;
+}
+
 static int check_options(const struct tri_runtime *runtime,
                          const troupe_class_t *actor_class,
                          const troupe_spawn_options_t *options)
@@ -32,6 +47,8 @@ static int check_options(const struct tri_runtime *runtime,
         options->overflow > TROUPE_DEAD_LETTER)
         return TROUPE_EINVAL;
     if (options->name != NULL && check_name(options->name) != 0)
+        return TROUPE_EINVAL;
+    if (check_tags(options) != 0)
         return TROUPE_EINVAL;
     return atomic_load_explicit(&runtime->stopping, memory_order_relaxed)
                ? TROUPE_ESTOPPING
@@ -78,12 +95,18 @@ static void init_mailbox(const struct tri_runtime *runtime,
 
 /* The name is public as soon as it is added, so the ref has to work already. */
 static int publish_name(struct tri_runtime *runtime, struct tri_actor *actor,
-                        const char *text, troupe_ref_t ref)
+                        const troupe_spawn_options_t *options,
+                        troupe_ref_t ref)
 {
     struct tri_lookup *waiting = NULL;
-    int rc = tri_names_add(&runtime->names, text,
-                           tri_protocol_hash(actor->actor_class->protocol),
-                           ref, &actor->name, &waiting);
+    struct tri_name_claim claim = {
+        .text = options->name,
+        .tags = options->tags,
+        .protocol = tri_protocol_hash(actor->actor_class->protocol),
+        .unique = options->unique != 0,
+        .ref = ref,
+    };
+    int rc = tri_names_add(&runtime->names, &claim, &actor->name, &waiting);
 
     while (waiting != NULL) {
         struct tri_lookup *next = waiting->next;
@@ -128,7 +151,7 @@ int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
     ref = (troupe_ref_t){ .node = runtime->node, .slot = actor->slot };
     ref.generation = tri_actor_generation_advance(actor);
     if (options->name != NULL) {
-        rc = publish_name(runtime, actor, options->name, ref);
+        rc = publish_name(runtime, actor, options, ref);
         if (rc != 0)
             actor->stopping = true; /* its first turn ends it */
     }

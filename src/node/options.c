@@ -63,6 +63,8 @@ static const struct option {
       NULL, "1048576", "messages of one peer kept for full mailboxes" },
     { "nodes_max", KIND_U32, AT(nodes_max), 2, 16384, NULL, "1024",
       "nodes known at once: ranks, and those that join; never less than ranks" },
+    { "names_max", KIND_U32, AT(names_max), 16, 4194304, NULL, "65536",
+      "names of actors in the whole cluster, those just withdrawn included" },
     { "send_timeout_ms", KIND_U32, AT(send_timeout_ms), 0, INT32_MAX, NULL,
       "10000", "until a thread that finds no room gives up; 0: at once" },
     { "ask_timeout_ms", KIND_U32, AT(ask_timeout_ms), 1, INT32_MAX, NULL,

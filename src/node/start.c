@@ -16,6 +16,7 @@
 #include "link/session.h"
 #include "message/pool.h"
 #include "mpi/requests.h"
+#include "name/directory.h"
 #include "node/node.h"
 #include "node/options.h"
 #include "os/signals.h"
@@ -417,6 +418,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = tri_cluster_open(troupe);
     if (rc == 0)
+        rc = tri_directory_open(runtime);
+    if (rc == 0)
         rc = open_scheduler(troupe);
     /* All ranks take part in this life before any tells others of its own. */
     if (troupe->seeds.len > 0)
@@ -484,6 +487,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     if (troupe->scheduler_open)
         tri_scheduler_fini(&runtime->scheduler);
     tri_group_close(runtime);
+    tri_directory_close(runtime);
     tri_cluster_close(troupe);
     if (troupe->link_open)
         tri_link_fini(&runtime->link);

@@ -14,7 +14,9 @@ static void make_good(unsigned char *data, size_t bytes)
 
     data[0] = TRI_SPAWN_VERSION;
     data[1] = 0;
-    names = (size_t)data[2] + data[3];
+    data[24] &= 1;
+    data[26] = data[27] = 0;
+    names = (size_t)data[2] + data[3] + data[25];
     state = bytes - TRI_SPAWN_HEADER_BYTES;
     state = state > names ? state - names : 0;
     tri_spawn_put_u32(data + 8, (uint32_t)state);

@@ -281,7 +281,8 @@ static void try_all(troupe_t *troupe, int size)
 int main(void)
 {
     troupe_options_t options;
-    troupe_spawn_options_t small = { "small", SMALL_MAILBOX, TROUPE_FAIL };
+    troupe_spawn_options_t small = { .name = "small", .mailbox_len_max = SMALL_MAILBOX,
+                                       .overflow = TROUPE_FAIL };
     odd_ref_t odd;
     troupe_t *troupe;
     int size;

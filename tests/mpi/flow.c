@@ -215,7 +215,8 @@ static int has_ended(void *arg)
 int main(void)
 {
     troupe_options_t options;
-    troupe_spawn_options_t small = { "slow", MAILBOX_LEN, TROUPE_WAIT };
+    troupe_spawn_options_t small = { .name = "slow", .mailbox_len_max = MAILBOX_LEN,
+                                       .overflow = TROUPE_WAIT };
     char address[TEST_ADDRESS_BYTES];
     troupe_stats_t stats;
     slow_ref_t slow;

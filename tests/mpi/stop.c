@@ -56,7 +56,7 @@ static int drop(troupe_t *troupe, bin_ref_t to, int number)
 
 int main(void)
 {
-    troupe_spawn_options_t roomy = { "bin", 65535, 0 };
+    troupe_spawn_options_t roomy = { .name = "bin", .mailbox_len_max = 65535 };
     char address[TEST_ADDRESS_BYTES];
     bin_ref_t bins[RANKS_MAX], mine;
     long sent = 0, counts[2], sums[2];

@@ -626,7 +626,8 @@ static void test_names(void **state)
 static void test_full_mailbox(void **state)
 {
     troupe_t *troupe = start(0);
-    troupe_spawn_options_t small = { NULL, 16, TROUPE_FAIL };
+    troupe_spawn_options_t small = { .mailbox_len_max = 16,
+                                       .overflow = TROUPE_FAIL };
     box_ref_t box;
     int64_t accepted = 0, sum = 0;
     int refused = 0;

@@ -151,7 +151,8 @@ static troupe_t *start(int workers, uint32_t send_timeout_ms)
 
 static box_ref_t spawn(troupe_t *troupe, uint32_t limit)
 {
-    troupe_spawn_options_t options = { NULL, limit, TROUPE_WAIT };
+    troupe_spawn_options_t options = { .mailbox_len_max = limit,
+                                       .overflow = TROUPE_WAIT };
     box_ref_t box;
 
     assert_int_equal(box_spawn_with(troupe, &options, NULL, &box), 0);

@@ -33,12 +33,13 @@ static troupe_ref_t ref_of(uint32_t slot)
 static struct tri_name *add(struct tri_names *names, const char *text,
                             uint32_t slot)
 {
+    struct tri_name_claim claim = { .text = text,
+                                    .protocol = 7,
+                                    .ref = ref_of(slot) };
     struct tri_lookup *answered = NULL;
     struct tri_name *name = NULL;
 
-    assert_int_equal(tri_names_add(names, text, 7, ref_of(slot), &name,
-                                   &answered),
-                     0);
+    assert_int_equal(tri_names_add(names, &claim, &name, &answered), 0);
     assert_null(answered);
     return name;
 }
@@ -67,6 +68,7 @@ static void test_add_find_remove(void **state)
     struct tri_lookup *answered = NULL;
     struct tri_name *other = NULL;
     struct tri_name *name = add(names, "counter", 5);
+    struct tri_name_claim again = { .text = "counter", .ref = ref_of(6) };
     troupe_ref_t ref;
 
     assert_int_equal(tri_names_find(names, "counter", 0, &ref), 0);
@@ -74,8 +76,7 @@ static void test_add_find_remove(void **state)
     assert_int_equal(tri_names_find(names, "counter", 7, &ref), 0);
     assert_int_equal(tri_names_find(names, "counter", 8, &ref), TROUPE_ETYPE);
     assert_int_equal(tri_names_find(names, "counte", 0, &ref), TROUPE_ENONAME);
-    assert_int_equal(tri_names_add(names, "counter", 7, ref_of(6), &other,
-                                   &answered),
+    assert_int_equal(tri_names_add(names, &again, &other, &answered),
                      TROUPE_EEXIST);
     assert_null(other);
     tri_names_remove(names, name);
@@ -135,6 +136,7 @@ static void test_lookups_wait(void **state)
     struct tri_names *names = *state;
     struct tri_lookup *answered = NULL;
     struct tri_name *name;
+    struct tri_name_claim late = { .text = "late", .ref = ref_of(5) };
     uint64_t asks = 0;
 
     assert_int_equal(look(names, "late", 1, TRI_NS_NEVER), TROUPE_ENONAME);
@@ -142,9 +144,7 @@ static void test_lookups_wait(void **state)
     assert_int_equal(look(names, "other", 4, TRI_NS_NEVER), TROUPE_ENONAME);
     assert_int_equal(look(names, "past", 8, 1), TROUPE_ENONAME);
     assert_int_equal(names->lookups_len, 4);
-    assert_int_equal(tri_names_add(names, "late", 7, ref_of(5), &name,
-                                   &answered),
-                     0);
+    assert_int_equal(tri_names_add(names, &late, &name, &answered), 0);
     while (answered != NULL) {
         struct tri_lookup *next = answered->next;
 
@@ -180,6 +180,70 @@ static void test_past_lookups_make_room(void **state)
         assert_int_equal(look(names, "never", i, 1), TROUPE_ENONAME);
     assert_int_equal(look(names, "never", 0, TRI_NS_NEVER), TROUPE_ENONAME);
     assert_int_equal(names->lookups_len, 1);
+}
+
+/* Who tells others is asked first, and told of the end. */
+struct others {
+    int rc;
+    uint32_t adding, removing;
+};
+
+static int on_adding(void *context, const struct tri_name_claim *claim)
+{
+    struct others *others = context;
+
+    assert_string_equal(claim->text, "public");
+    others->adding++;
+    return others->rc;
+}
+
+static void on_removing(void *context, const char *text, troupe_ref_t ref)
+{
+    struct others *others = context;
+
+    assert_string_equal(text, "public");
+    assert_int_equal(ref.slot, 5);
+    others->removing++;
+}
+
+static void test_hooks(void **state)
+{
+    struct tri_names *names = *state;
+    struct others others = { .rc = TROUPE_EEXIST };
+    struct tri_name_claim claim = { .text = "public", .ref = ref_of(5) };
+    struct tri_lookup *answered = NULL;
+    struct tri_name *name, *again;
+    troupe_ref_t ref;
+
+    names->hooks = (struct tri_names_hooks){ &others, on_adding, on_removing };
+    assert_int_equal(tri_names_add(names, &claim, &name, &answered),
+                     TROUPE_EEXIST);
+    assert_int_equal(tri_names_find(names, "public", 0, &ref), TROUPE_ENONAME);
+    others.rc = 0;
+    assert_int_equal(tri_names_add(names, &claim, &name, &answered), 0);
+    assert_int_equal(tri_names_add(names, &claim, &again, &answered),
+                     TROUPE_EEXIST);
+    assert_int_equal(others.adding, 2); /* not for what is here already */
+    tri_names_remove(names, name);
+    assert_int_equal(others.removing, 1);
+}
+
+/* A name that was lost is nobody's, until another takes it. */
+static void test_unlist(void **state)
+{
+    struct tri_names *names = *state;
+    struct tri_name *lost = add(names, "lost", 5);
+    troupe_ref_t ref;
+
+    tri_names_unlist(names, "lost", ref_of(6)); /* not its */
+    assert_int_equal(tri_names_find(names, "lost", 0, &ref), 0);
+    tri_names_unlist(names, "lost", ref_of(5));
+    assert_int_equal(tri_names_find(names, "lost", 0, &ref), TROUPE_ENONAME);
+    add(names, "lost", 6);
+    tri_names_remove(names, lost);
+    assert_int_equal(tri_names_find(names, "lost", 0, &ref), 0);
+    assert_int_equal(ref.slot, 6);
+    assert_int_equal(names->names_len, 1);
 }
 
 static void test_random(void **state)
@@ -222,6 +286,8 @@ int main(void)
         TEST(test_lookups_wait),
         TEST(test_lookups_are_bounded),
         TEST(test_past_lookups_make_room),
+        TEST(test_hooks),
+        TEST(test_unlist),
         TEST(test_random),
     };
 

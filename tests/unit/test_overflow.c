@@ -86,7 +86,8 @@ static troupe_t *start(int workers, uint32_t send_timeout_ms)
 
 static box_ref_t spawn(troupe_t *troupe, enum troupe_overflow overflow)
 {
-    troupe_spawn_options_t options = { NULL, LIMIT, overflow };
+    troupe_spawn_options_t options = { .mailbox_len_max = LIMIT,
+                                       .overflow = overflow };
     box_ref_t box;
 
     assert_int_equal(box_spawn_with(troupe, &options, NULL, &box), 0);
@@ -204,7 +205,8 @@ static void test_dead_letter(void **state)
 static void test_unknown_policy(void **state)
 {
     troupe_t *troupe = start(0, SOON_MS);
-    troupe_spawn_options_t options = { NULL, LIMIT, TROUPE_DEAD_LETTER + 1 };
+    troupe_spawn_options_t options = { .mailbox_len_max = LIMIT,
+                                       .overflow = TROUPE_DEAD_LETTER + 1 };
     box_ref_t box;
 
     (void)state;

@@ -19,6 +19,9 @@ static struct tri_spawn sample(void)
         .initial_bytes = sizeof(state),
         .mailbox_len_max = 70000,
         .overflow = 3,
+        .tags = "x=1",
+        .tags_len = 3,
+        .unique = true,
     };
 }
 
@@ -29,7 +32,7 @@ static void test_round_trip(void **unused)
     size_t bytes = tri_spawn_bytes(&spawn);
 
     (void)unused;
-    assert_int_equal(bytes, 24 + 6 + 3 + 5);
+    assert_int_equal(bytes, 28 + 6 + 3 + 3 + 5);
     tri_spawn_encode(&spawn, payload);
     assert_int_equal(payload[4], 4); /* little-endian */
     assert_true(tri_spawn_decode(payload, bytes, &got));
@@ -43,10 +46,14 @@ static void test_round_trip(void **unused)
     assert_memory_equal(got.initial, state, sizeof(state));
     assert_int_equal(got.mailbox_len_max, 70000);
     assert_int_equal(got.overflow, 3);
+    assert_true(got.unique);
+    assert_int_equal(got.tags_len, 3);
+    assert_memory_equal(got.tags, "x=1", 3);
+    spawn.tags_len = 0;
     spawn.initial_bytes = 0;
     spawn.name_len = 0;
     tri_spawn_encode(&spawn, payload);
-    assert_true(tri_spawn_decode(payload, 24 + 6, &got));
+    assert_true(tri_spawn_decode(payload, 28 + 6, &got));
     assert_int_equal(got.initial_bytes, 0);
 }
 
@@ -58,7 +65,8 @@ static void test_refused(void **unused)
         unsigned char value;
     } faults[] = { { 0, 0 },  { 0, 2 },  { 1, 1 },   { 2, 0 },  { 2, 7 },
                    { 2, 255 }, { 3, 4 }, { 8, 6 },   { 12, 1 }, { 12, 0 },
-                   { 15, 255 }, { 24, ' ' }, { 29, 0 }, { 29, 0x7f } };
+                   { 15, 255 }, { 24, 2 }, { 25, 4 }, { 26, 1 },
+                   { 27, 1 }, { 28, ' ' }, { 33, 0 }, { 33, 0x7f } };
     struct tri_spawn spawn = sample(), got;
     unsigned char payload[64] = { 0 };
     size_t bytes = tri_spawn_bytes(&spawn);
