@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define CELLS_MIN 64u
+
 int tri_contacts_init(struct tri_contacts *contacts, uint32_t len_max)
 {
-    uint64_t cells = tri_pow2_up((uint64_t)len_max * 2);
-
-    *contacts = (struct tri_contacts){ .mask = (uint32_t)cells - 1,
+    *contacts = (struct tri_contacts){ .mask = CELLS_MIN - 1,
                                        .len_max = len_max };
-    contacts->table = calloc(cells, sizeof(*contacts->table));
+    contacts->table = calloc(CELLS_MIN, sizeof(*contacts->table));
     return contacts->table != NULL ? 0 : TROUPE_ENOMEM;
 }
 
@@ -46,6 +46,29 @@ struct tri_contact *tri_contacts_find(struct tri_contacts *contacts,
     return NULL;
 }
 
+/* Twice the cells. False: no memory. */
+static bool grow(struct tri_contacts *contacts)
+{
+    struct tri_contacts larger = *contacts;
+    struct tri_contact *contact;
+    uint32_t index = 0;
+
+    larger.mask = contacts->mask * 2 + 1;
+    larger.table = calloc((size_t)larger.mask + 1, sizeof(*larger.table));
+    if (larger.table == NULL)
+        return false;
+    while ((contact = tri_contacts_next(contacts, &index)) != NULL) {
+        uint64_t i = tri_mix64(contact->node);
+
+        while (cell(&larger, i)->node != 0)
+            i++;
+        *cell(&larger, i) = *contact;
+    }
+    free(contacts->table);
+    *contacts = larger;
+    return true;
+}
+
 struct tri_contact *tri_contacts_add(struct tri_contacts *contacts,
                                      uint64_t node)
 {
@@ -53,6 +76,9 @@ struct tri_contact *tri_contacts_add(struct tri_contacts *contacts,
 
     if (node == 0 || contacts->len == contacts->len_max ||
         tri_contacts_find(contacts, node) != NULL)
+        return NULL;
+    /* at most half full: a search ends soon */
+    if (contacts->len * 2 > contacts->mask && !grow(contacts))
         return NULL;
     while (cell(contacts, i)->node != 0)
         i++;

@@ -5,7 +5,8 @@
 /*
  * How the driver reaches the members and hears of their end: a table by node
  * id, of the control thread alone. It holds whom the core knows, the dead too,
- * for as long as they are remembered.
+ * for as long as they are remembered. Memory, and the time of a walk, grow with
+ * the members that there are, not with those that may be.
  */
 
 #include "member/card.h"
@@ -41,7 +42,7 @@ void tri_contacts_fini(struct tri_contacts *contacts);
 struct tri_contact *tri_contacts_find(struct tri_contacts *contacts,
                                       uint64_t node);
 
-/* A new one, or NULL: it is there already, or there is no room. */
+/* A new one, or NULL: it is there already, or there is no room or memory. */
 struct tri_contact *tri_contacts_add(struct tri_contacts *contacts,
                                      uint64_t node);
 

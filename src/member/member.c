@@ -676,7 +676,7 @@ bool tri_member_has_left(const struct tri_member *member)
 
 int tri_member_join(struct tri_member *member, uint64_t deadline_ns)
 {
-    char text[TRI_ENDPOINT_TEXT_BYTES];
+    const char *seeds = member->runtime->options.seeds;
     uint32_t joining;
     int error;
 
@@ -692,9 +692,7 @@ int tri_member_join(struct tri_member *member, uint64_t deadline_ns)
     }
     error = joining == TRI_JOINING_REFUSED ? atomic_load(&member->join_error)
                                            : TROUPE_ENOSEED;
-    tri_join_log(error,
-                 tri_endpoint_print(
-                     &member->seeds.endpoints[member->seeds.first], text),
+    tri_join_log(error, seeds != NULL ? seeds : "the seed",
                  member->runtime->options.cluster);
     return error;
 }
