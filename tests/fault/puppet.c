@@ -362,9 +362,9 @@ static char **plain_environment(void)
     return copy;
 }
 
-void puppet_spawn(struct puppet *puppet)
+/* Runs `arguments` with the other end of a socket. */
+static void spawn(struct puppet *puppet, char **arguments)
 {
-    char *arguments[] = { (char *)"puppet", (char *)PUPPET_ARGUMENT, NULL };
     posix_spawn_file_actions_t actions;
     char **environment = plain_environment();
     int ends[2];
@@ -378,7 +378,7 @@ void puppet_spawn(struct puppet *puppet)
     if (ends[1] == PUPPET_FD)
         ends[1] = dup(ends[1]);
     posix_spawn_file_actions_adddup2(&actions, ends[1], PUPPET_FD);
-    rc = posix_spawn(&puppet->pid, "/proc/self/exe", &actions, NULL, arguments,
+    rc = posix_spawn(&puppet->pid, arguments[0], &actions, NULL, arguments,
                      environment);
     posix_spawn_file_actions_destroy(&actions);
     free(environment);
@@ -392,6 +392,28 @@ void puppet_spawn(struct puppet *puppet)
             return;
         }
     puppet_fail("too many puppets");
+}
+
+void puppet_spawn(struct puppet *puppet)
+{
+    char *arguments[] = { (char *)"/proc/self/exe", (char *)PUPPET_ARGUMENT,
+                          NULL };
+
+    spawn(puppet, arguments);
+}
+
+void puppet_spawn_at(struct puppet *puppet, int host)
+{
+    char program[4096], number[16];
+    ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    char *arguments[] = { getenv("TEST_HOSTS"), (char *)"enter", number,
+                          program, (char *)PUPPET_ARGUMENT, NULL };
+
+    if (len < 0 || !arguments[0])
+        puppet_fail("a puppet on a host");
+    program[len] = '\0';
+    snprintf(number, sizeof(number), "%d", host);
+    spawn(puppet, arguments);
 }
 
 static void forget(struct puppet *puppet)

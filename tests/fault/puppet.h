@@ -28,6 +28,9 @@ void puppet_main(int argc, char **argv);
 /* A new process that has not started a node. Outside of any MPI job. */
 void puppet_spawn(struct puppet *puppet);
 
+/* The same on a host of tests/lib/hosts. */
+void puppet_spawn_at(struct puppet *puppet, int host);
+
 /* Ends its process: by a signal, or because there is nothing more to say. */
 void puppet_kill(struct puppet *puppet, int signal_number);
 void puppet_end(struct puppet *puppet);
