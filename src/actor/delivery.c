@@ -567,8 +567,12 @@ static void on_died(void *context, struct tri_peer *peer)
     struct tri_runtime *runtime = context;
     char label[TRI_PEER_LABEL_BYTES];
 
+    /* Who stops does not listen any more, and cannot tell whether a member of
+     * another job, which may stop at the same moment, has left or died. */
     if (tri_peer_has_left(peer))
         tri_info("%s has left", tri_peer_label(peer, label));
+    else if (peer->rank < 0 && atomic_load(&runtime->stopping))
+        tri_info("%s is gone", tri_peer_label(peer, label));
     else
         tri_warn("%s has died", tri_peer_label(peer, label));
     tri_actors_node_gone(runtime, peer->node, TROUPE_ENODE);
