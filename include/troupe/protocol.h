@@ -36,6 +36,7 @@
  *                                            troupe_reply_send, _send_to
  *     counter_self(self), counter_forward(self, to)
  *     counter_resolve(from, address, timeout_ms, &ref)
+ *     counter_resolve_with(from, address, options, timeout_ms, &ref)
  * whose contracts are those of their untyped twins in troupe/message.h and
  * troupe/actor.h. A message or result may end in a flexible array
  * ("(uint32_t n; double x[];)"), which is sent with the _new or the _gather
@@ -314,6 +315,14 @@
     {                                                                         \
         return troupe_resolve(from, address, &protocol##_protocol_,           \
                               timeout_ms, &ref_p->ref);                       \
+    }                                                                         \
+    TROUPE_INLINE_ int protocol##_resolve_with(                                \
+        troupe_from_t from, const char *address,                              \
+        const troupe_resolve_options_t *options, int timeout_ms,              \
+        protocol##_ref_t *ref_p)                                              \
+    {                                                                         \
+        return troupe_resolve_with(from, address, &protocol##_protocol_,      \
+                                   options, timeout_ms, &ref_p->ref);         \
     }
 
 /* Other nodes find the class by its name: see troupe_class_register. */

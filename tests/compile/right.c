@@ -94,6 +94,8 @@ int main(void)
     if (rc == 0)
         rc = counter_add(troupe, hits, add);
     if (rc == 0)
+        rc = counter_resolve_with(troupe, "actor:///hits", 0, 1000, &hits);
+    if (rc == 0)
         rc = counter_read(troupe, hits, read, 1000, &total);
     if (rc == 0 && play(troupe, nobody) != TROUPE_ENODE)
         rc = TROUPE_EFAILED;
