@@ -31,9 +31,9 @@ enum {
     STOPS_MIN = 5, /* else nothing was tried */
 };
 
-#define burner_messages(TELL, ASK)                                            \
-    TELL(burner, burn, ())                                                    \
-    TELL(burner, hello, (uint64_t number;))                                   \
+#define burner_messages(TELL, ASK)                                             \
+    TELL(burner, burn, ())                                                     \
+    TELL(burner, hello, (uint64_t number;))                                    \
     ASK(burner, ask, (), (uint64_t hellos;))
 TROUPE_PROTOCOL(burner)
 
@@ -114,12 +114,10 @@ static int stop_and_go(const struct plan *plan)
 
     tri_random_init(&random, plan->seed);
     while (test_now_ms() < end_ms) {
-        pid_t pid = plan->pids[tri_random_below(&random,
-                                                (uint32_t)plan->size)];
+        pid_t pid = plan->pids[tri_random_below(&random, (uint32_t)plan->size)];
         uint32_t ms = PAUSE_MS_MIN +
-                      tri_random_below(&random,
-                                       (uint32_t)plan->pause_ms_max -
-                                           PAUSE_MS_MIN);
+                      tri_random_below(&random, (uint32_t)plan->pause_ms_max -
+                                                    PAUSE_MS_MIN);
         double began_ms = test_now_ms();
 
         kill(pid, SIGSTOP);
@@ -163,13 +161,13 @@ static void give_plan(int plan_fd, int load_s, int is_fast)
         .size = size,
         .load_s = load_s,
         .pause_ms_max = is_fast ? FAST_PAUSE_MS_MAX : PAUSE_MS_MAX,
-        .seed = text ? strtoull(text, NULL, 0)
-                     : (uint64_t)(test_now_ms() * 1e6),
+        .seed =
+            text ? strtoull(text, NULL, 0) : (uint64_t)(test_now_ms() * 1e6),
     };
     pid_t pid = getpid();
 
-    MPI_Gather(&pid, sizeof(pid), MPI_BYTE, plan.pids, sizeof(pid), MPI_BYTE,
-               0, MPI_COMM_WORLD);
+    MPI_Gather(&pid, sizeof(pid), MPI_BYTE, plan.pids, sizeof(pid), MPI_BYTE, 0,
+               MPI_COMM_WORLD);
     if (test_rank != 0)
         return;
     printf("TROUPE_TEST_SEED=%llu\n", (unsigned long long)plan.seed);

@@ -6,8 +6,8 @@
  * heals, and the smaller side learns that it is out; a host is lost with all
  * that runs on it.
  *
- *     members [pauses]   instead: ranks are stopped for less than a second each,
- *                        which is nobody's death
+ *     members [pauses]   instead: ranks are stopped for less than a second
+ *                        each, which is nobody's death
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -32,11 +32,11 @@ enum {
     EXCLUSION_MS = 60000,
 };
 
-#define witness_messages(TELL, ASK)                                           \
-    ASK(witness, look, (uint64_t node;),                                      \
-        (uint32_t state; uint32_t evidence; uint32_t alive; uint32_t deaths;  \
-         int32_t pid; uint32_t suspicions;))                                  \
-    ASK(witness, never, (), (int32_t unused;))                                \
+#define witness_messages(TELL, ASK)                                            \
+    ASK(witness, look, (uint64_t node;),                                       \
+        (uint32_t state; uint32_t evidence; uint32_t alive; uint32_t deaths;   \
+         int32_t pid; uint32_t suspicions;))                                   \
+    ASK(witness, never, (), (int32_t unused;))                                 \
     ASK(witness, leave, (), (int32_t unused;))
 TROUPE_PROTOCOL(witness)
 
@@ -73,15 +73,15 @@ static int on_look(troupe_self_t *self, struct witness *w,
     troupe_member_t member = { .state = 0 };
 
     troupe_member_get(self, m->node, &member);
-    return witness_look_reply(
-        self, (witness_look_result_t){
-                  .state = member.state,
-                  .evidence = member.evidence,
-                  .alive = (uint32_t)troupe_members_alive(self),
-                  .deaths = w->deaths,
-                  .suspicions = w->suspicions,
-                  .pid = getpid(),
-              });
+    return witness_look_reply(self,
+                              (witness_look_result_t){
+                                  .state = member.state,
+                                  .evidence = member.evidence,
+                                  .alive = (uint32_t)troupe_members_alive(self),
+                                  .deaths = w->deaths,
+                                  .suspicions = w->suspicions,
+                                  .pid = getpid(),
+                              });
 }
 
 static int on_never(troupe_self_t *self, struct witness *w,
@@ -226,8 +226,8 @@ static void cut(struct puppet *joiner)
 
     CHECK(hosts_run("cut %d", CUT));
     began_ms = test_now_ms();
-    rc = witness_never(here, witnesses[CUT], (witness_never_t){},
-                       TEST_SOON_MS, NULL);
+    rc = witness_never(here, witnesses[CUT], (witness_never_t){}, TEST_SOON_MS,
+                       NULL);
     CHECK_EQ(rc, TROUPE_ENODE);
     say("cut off, an ask has failed", began_ms);
     evidence = await(CUT, nodes[CUT], TROUPE_MEMBER_DEAD, CUT);
@@ -291,8 +291,8 @@ static void conduct(void)
     lose_host(&joiner);
     puppet_must(&joiner, "ok", "stop");
     puppet_end(&joiner);
-    MUST(witness_leave(here, witnesses[SEED], (witness_leave_t){},
-                       TEST_SOON_MS, NULL));
+    MUST(witness_leave(here, witnesses[SEED], (witness_leave_t){}, TEST_SOON_MS,
+                       NULL));
 }
 
 /* They share a table of processes, as hosts do not. */

@@ -36,10 +36,10 @@ enum { RESIDENT_COUNTS = 0 };
 enum { RESIDENT_COUNTS = 1 };
 #endif
 
-#define clerk_messages(TELL, ASK)                                             \
-    ASK(clerk, look, (uint64_t node;),                                        \
-        (uint64_t resident_bytes; uint32_t fds; uint32_t threads;             \
-         uint32_t links; uint32_t alive; uint32_t state; uint32_t evidence;)) \
+#define clerk_messages(TELL, ASK)                                              \
+    ASK(clerk, look, (uint64_t node;),                                         \
+        (uint64_t resident_bytes; uint32_t fds; uint32_t threads;              \
+         uint32_t links; uint32_t alive; uint32_t state; uint32_t evidence;))  \
     ASK(clerk, leave, (), (int32_t unused;))
 TROUPE_PROTOCOL(clerk)
 
@@ -128,8 +128,10 @@ static void await(uint64_t node, uint32_t state, uint32_t alive)
 
         while (seen.state != state || seen.alive != alive) {
             if (test_now_ms() > end_ms) {
-                fprintf(stderr, "rank %d: state %u, not %u; %u alive, not "
-                        "%u\n", i, seen.state, state, seen.alive, alive);
+                fprintf(stderr,
+                        "rank %d: state %u, not %u; %u alive, not "
+                        "%u\n",
+                        i, seen.state, state, seen.alive, alive);
                 MUST(TROUPE_ETIMEDOUT);
             }
             troupe_serve(here, LOOK_MS);
@@ -170,8 +172,8 @@ static void compare(int rank, const clerk_look_result_t *before, int rounds)
 {
     double end_ms = test_now_ms() + TEST_SOON_MS;
     clerk_look_result_t after = look(rank, 0);
-    int64_t more, more_max = rounds < LONG_ROUNDS ? MORE_BYTES_MAX
-                                                  : MORE_BYTES_MAX_LONG;
+    int64_t more,
+        more_max = rounds < LONG_ROUNDS ? MORE_BYTES_MAX : MORE_BYTES_MAX_LONG;
 
     while ((after.fds > before->fds || after.links > before->links) &&
            test_now_ms() < end_ms) {
@@ -211,6 +213,7 @@ static void conduct(unsigned seed, unsigned port)
     uint32_t files = our_shm_files();
     double began_ms;
 
+    unsetenv("TROUPE_ROUNDS"); /* no option: each puppet would say so */
     for (int i = 0; i < WARM_ROUNDS; i++)
         live_and_die(seed, port);
     for (int i = 0; i < size; i++)

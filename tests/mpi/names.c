@@ -290,7 +290,7 @@ static void check_taken(troupe_t *troupe)
 static void check_race(troupe_t *troupe, int round)
 {
     double end = test_now_ms() + TEST_SOON_MS;
-    char name[16], address[TEST_ADDRESS_BYTES];
+    char name[32], address[TEST_ADDRESS_BYTES];
     worker_ref_t mine, holder;
     int has, all, late, rc;
 

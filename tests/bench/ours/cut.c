@@ -13,8 +13,8 @@
 enum { HOSTS_MAX = 16, PORT = 7700 };
 
 struct board {
-    _Atomic int32_t alive[HOSTS_MAX]; /* members, as each host sees it */
-    _Atomic uint64_t victim;          /* its node id in this life */
+    _Atomic int32_t alive[HOSTS_MAX];   /* members, as each host sees it */
+    _Atomic uint64_t victim;            /* its node id in this life */
     _Atomic int64_t died_ns[HOSTS_MAX]; /* of the victim of now */
 };
 
@@ -89,8 +89,14 @@ static pid_t start_node(char *program, int index, char *profile,
                         const char *key_file)
 {
     char host[16], number[16];
-    char *arguments[] = { getenv("TEST_HOSTS"), (char *)"enter", host, program,
-                          number, profile, (char *)key_file, NULL };
+    char *arguments[] = { getenv("TEST_HOSTS"),
+                          (char *)"enter",
+                          host,
+                          program,
+                          number,
+                          profile,
+                          (char *)key_file,
+                          NULL };
 
     snprintf(host, sizeof(host), "%d", index);
     snprintf(number, sizeof(number), "%d", index);

@@ -4,8 +4,8 @@
  * kill -9 of a rank, until all others have failed the ask that waited there
  * and have forgotten its name. Jobs one after the other, in each of them one
  * victim after the other.
- *     detect JOBS VICTIMS MPIRUN...   starts MPIRUN... once a job, whose program
- *                                     is
+ *     detect JOBS VICTIMS MPIRUN...   starts MPIRUN... once a job, the program
+ *                                     of which is
  *     detect                          a rank
  */
 
@@ -22,8 +22,8 @@ struct board {
     _Atomic int64_t forgot_ns[VICTIMS_MAX][RANKS_MAX];
 };
 
-#define guest_messages(TELL, ASK)                                             \
-    ASK(guest, stay, (), ())                                                  \
+#define guest_messages(TELL, ASK)                                              \
+    ASK(guest, stay, (), ())                                                   \
     TELL(guest, visit, (guest_ref_t victim; int64_t index;))
 TROUPE_PROTOCOL(guest)
 
@@ -71,8 +71,8 @@ static int on_visit(troupe_self_t *self, struct guest *guest,
                     const guest_visit_t *m)
 {
     guest->index = m->index;
-    return guest_stay_then(self, m->victim, (guest_stay_t){},
-                           BOARD_WAIT_MS, on_gone, NULL);
+    return guest_stay_then(self, m->victim, (guest_stay_t){}, BOARD_WAIT_MS,
+                           on_gone, NULL);
 }
 
 static int on_start(troupe_self_t *self, struct guest *guest)
@@ -125,15 +125,14 @@ static void live_through(troupe_t *troupe, guest_ref_t mine, int64_t index)
     guest_ref_t victim;
 
     if (rank == victim_rank(index)) {
-        bench_check(troupe_serve_until(troupe, is_doomed, &index,
-                                       BOARD_WAIT_MS),
-                    "asks and names");
+        bench_check(
+            troupe_serve_until(troupe, is_doomed, &index, BOARD_WAIT_MS),
+            "asks and names");
         troupe_serve(troupe, 20); /* nobody is busy with those any more */
         atomic_store(&board->killed_ns[index], bench_now_ns());
         raise(SIGKILL);
     }
-    snprintf(address, sizeof(address), "actor:///guest.%d",
-             victim_rank(index));
+    snprintf(address, sizeof(address), "actor:///guest.%d", victim_rank(index));
     bench_check(guest_resolve(troupe, address, BENCH_WAIT_MS, &victim),
                 "resolve");
     bench_check(guest_visit(troupe, mine, (guest_visit_t){ victim, index }),

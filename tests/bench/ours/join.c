@@ -20,7 +20,7 @@ struct board {
     char endpoint[64];
     _Atomic int32_t size; /* of the job, once all have started */
     _Atomic int32_t started;
-    _Atomic int32_t left;   /* joiners that may go */
+    _Atomic int32_t left; /* joiners that may go */
     _Atomic int32_t is_over;
     _Atomic int64_t begun_ns; /* troupe_start has returned to the joiner */
     _Atomic int64_t listed_ns[RANKS_MAX];
@@ -185,8 +185,7 @@ static void measure(char *program, size_t joins, char **job)
     uint32_t *begun_us = calloc(joins, sizeof(*begun_us));
     pid_t mpirun;
 
-    snprintf(board->key_file, sizeof(board->key_file), "%s",
-             board_key_file());
+    snprintf(board->key_file, sizeof(board->key_file), "%s", board_key_file());
     snprintf(board->endpoint, sizeof(board->endpoint), "127.0.0.1:%d",
              free_port());
     mpirun = board_spawn(job);

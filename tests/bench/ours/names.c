@@ -9,11 +9,11 @@
 
 #include "ours.h"
 
-#define round_messages(TELL, ASK)                                             \
-    TELL(round, go, (uint64_t number;))                                       \
-    TELL(round, ready, ())                                                    \
-    TELL(round, spawned, (int64_t ns;))                                       \
-    TELL(round, found, (int64_t ns;))                                         \
+#define round_messages(TELL, ASK)                                              \
+    TELL(round, go, (uint64_t number;))                                        \
+    TELL(round, ready, ())                                                     \
+    TELL(round, spawned, (int64_t ns;))                                        \
+    TELL(round, found, (int64_t ns;))                                          \
     TELL(round, end, ())
 TROUPE_PROTOCOL(round)
 
@@ -25,7 +25,7 @@ struct round {
 
 static bench_flag_t done;
 static atomic_ulong going; /* the round that runs */
-static atomic_int ready;   /* ranks that wait for the name that we are to give */
+static atomic_int ready;   /* ranks that wait for a name that we are to give */
 static atomic_int reports; /* of the round, at rank 0 */
 static _Atomic int64_t spawned_ns, found_ns;
 static round_ref_t rounds[RANKS_MAX];
@@ -94,9 +94,9 @@ static void resolve_often(troupe_t *troupe, uint64_t n)
     for (uint64_t i = 0; i < n + n / 10; i++) {
         if (i == n / 10)
             began_ns = bench_now_ns();
-        bench_check(round_resolve(troupe, "actor:///known", BENCH_WAIT_MS,
-                                  &ref),
-                    "resolve");
+        bench_check(
+            round_resolve(troupe, "actor:///known", BENCH_WAIT_MS, &ref),
+            "resolve");
     }
     bench_print((double)(bench_now_ns() - began_ns) / (double)n, "ns",
                 "resolve");
@@ -137,8 +137,7 @@ static void give_name(troupe_t *troupe, const char *name)
     troupe_serve(troupe, SETTLE_MS); /* they wait now */
     began_ns = bench_now_ns();
     bench_check(round_spawn(troupe, name, NULL, &ref), "spawn");
-    bench_check(round_spawned(troupe, rounds[0],
-                              (round_spawned_t){ began_ns }),
+    bench_check(round_spawned(troupe, rounds[0], (round_spawned_t){ began_ns }),
                 "spawned");
 }
 
@@ -149,11 +148,10 @@ static void await_name(troupe_t *troupe, int from, const char *name)
 
     snprintf(address, sizeof(address), "actor:///%s", name);
     bench_check(round_ready(troupe, rounds[from], (round_ready_t){}), "ready");
-    bench_check(round_resolve(troupe, address, BENCH_WAIT_MS, &ref),
-                "resolve");
-    bench_check(round_found(troupe, rounds[0],
-                            (round_found_t){ bench_now_ns() }),
-                "found");
+    bench_check(round_resolve(troupe, address, BENCH_WAIT_MS, &ref), "resolve");
+    bench_check(
+        round_found(troupe, rounds[0], (round_found_t){ bench_now_ns() }),
+        "found");
 }
 
 static void converge_once(troupe_t *troupe, uint64_t number)
@@ -163,8 +161,7 @@ static void converge_once(troupe_t *troupe, uint64_t number)
 
     snprintf(name, sizeof(name), "converge.%llu", (unsigned long long)number);
     for (int i = 0; rank == 0 && i < size; i++)
-        bench_check(round_go(troupe, rounds[i], (round_go_t){ number }),
-                    "go");
+        bench_check(round_go(troupe, rounds[i], (round_go_t){ number }), "go");
     serve_until(troupe, is_going, &number);
     if (rank == from)
         give_name(troupe, name);
