@@ -52,6 +52,13 @@ static void *on_accept(void *context, uint64_t node)
     return peer != NULL && !tri_peer_is_dead(peer) ? peer : NULL;
 }
 
+static bool on_is_gone(void *context, uint64_t node)
+{
+    struct tri_peer *peer = tri_link_find(context, node);
+
+    return peer != NULL && tri_peer_is_dead(peer);
+}
+
 static const struct tri_address *on_address(void *context, uint64_t node)
 {
     struct tri_peer *peer = tri_link_find(context, node);
@@ -120,6 +127,7 @@ struct tri_transport_events tri_link_transport_events(struct tri_link *link)
     return (struct tri_transport_events){
         .context = link,
         .accept = on_accept,
+        .is_gone = on_is_gone,
         .address = on_address,
         .record = tri_peer_on_record,
         .pull = tri_pull_on_pull,

@@ -198,6 +198,16 @@ static struct origin origin_of(struct session_transport *transport,
     return origin;
 }
 
+/* Of a node that died or left, and may not know that we know. Not counted. */
+static const char is_over[] = "a frame of a node that is gone";
+
+static bool is_gone(const struct session_transport *transport, uint64_t node)
+{
+    const struct tri_transport_events *events = &transport->config.events;
+
+    return events->is_gone && events->is_gone(events->context, node);
+}
+
 /* True when the frame was made by who has the key. Without a remote a seal is
  * made for this one look: whoever forges frames leaves nothing behind. */
 static bool is_genuine(const struct session_transport *transport,
@@ -242,10 +252,12 @@ static const char *check(struct session_transport *transport,
     if (frame->flags != tri_session_flags(transport))
         return "a frame that is not sealed as the job's are";
     origin = origin_of(transport, frame->source);
-    if (!origin.source)
+    if (!origin.source && !is_gone(transport, frame->source))
         return "a frame of a stranger";
     if (!is_genuine(transport, origin.remote, frame, data))
         return "a frame whose tag is wrong";
+    if (!origin.source)
+        return is_over;
     if (frame->kind == TRI_FRAME_DATA)
         reason = tri_frame_check_records(data, frame);
     if (reason)
@@ -313,7 +325,8 @@ void tri_session_on_frame(void *context, unsigned char *data, size_t bytes)
     const char *reason = check(transport, data, bytes, &frame, &remote);
 
     if (reason) {
-        garbage(transport, reason);
+        if (reason != is_over)
+            garbage(transport, reason);
         return;
     }
     switch (receive(remote, &frame)) {

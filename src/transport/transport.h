@@ -54,6 +54,11 @@ struct tri_transport_events {
      */
     void *(*accept)(void *context, uint64_t node);
 
+    /* Whether a node that was not accepted has died or left: what it still
+     * sends, as it may not know yet, is nothing to tell of. NULL: no. As
+     * accept. */
+    bool (*is_gone)(void *context, uint64_t node);
+
     /* Where a node is that was accepted, for a transport that has to answer
      * it before the link connects; NULL: not known, or dead. Pure. */
     const struct tri_address *(*address)(void *context, uint64_t node);

@@ -129,6 +129,14 @@ static void know(const struct conf_contact *contact)
     pthread_mutex_unlock(&contacts_lock);
 }
 
+static bool on_is_gone(void *context, uint64_t node)
+{
+    struct conf_end *end = context;
+
+    (void)node;
+    return end->buries_all;
+}
+
 static const struct tri_address *on_address(void *context, uint64_t node)
 {
     const struct tri_address *address = NULL;
@@ -216,6 +224,7 @@ void conf_end_open(struct conf_end *end,
         .interface = transport->interface,
         .events = { .context = end,
                     .accept = on_accept,
+                    .is_gone = on_is_gone,
                     .address = on_address,
                     .record = on_record,
                     .lost = on_lost,

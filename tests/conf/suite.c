@@ -229,6 +229,7 @@ static void test_living_dead_is_let_go(void **state)
         conf_end_pump(&b);
     }
     assert_int_equal(b.received, before);
+    assert_int_equal(b.garbage, 0); /* it is no stranger */
     conf_close_pair(&a, &b);
 }
 
