@@ -185,13 +185,7 @@ static void pause_check(struct tri_swim *swim)
         return;
     swim->metrics.pauses++;
     tri_swim_probes_drop(swim);
-    for (uint32_t i = 0; i < swim->suspects_len; i++) {
-        uint32_t index = swim->suspects[i];
-
-        swim->details[swim->records[index].detail].since_ns += gap_ns;
-    }
-    if (swim->suspects_due_ns != TRI_NS_NEVER)
-        swim->suspects_due_ns += gap_ns;
+    tri_swim_suspicions_shift(swim, gap_ns);
     tri_swim_health_add(swim, (int)min_u64(gap_ns / times->period,
                                            HEALTH_MAX));
 }
@@ -230,8 +224,16 @@ static void postponed_resume(struct tri_swim *swim)
     swim->postponed = false;
 }
 
+/* In a deaf spell refutations may have been missed. Own probes alone bring an
+ * answer in each period. The clocks are not shifted, unlike after a pause: who
+ * has lost most others hears little for long, and has to find them dead. */
 static void reception(struct tri_swim *swim)
 {
+    uint64_t gap_ns = swim->now_ns - swim->heard_ns;
+
+    if (gap_ns > swim->config.times.period * 3 / 2 && swim->order_len > 2 &&
+        has_rule(swim, TRI_SWIM_WITHOUT_RULE_A))
+        tri_swim_suspicions_shift(swim, 0);
     swim->heard++;
     swim->heard_ns = swim->now_ns;
     postponed_resume(swim);
@@ -314,11 +316,27 @@ static void on_excluded(struct tri_swim *swim,
         return;
     }
     index = tri_swim_find(swim, packet->target);
-    if (index == NONE || swim->records[index].state != TRI_SWIM_DEAD ||
+    if (index == NONE || swim->records[index].unmet) {
+        if (swim->join.phase == JOIN_NONE)
+            tri_swim_follow_excluded(swim, packet);
+        return;
+    }
+    if (swim->records[index].state != TRI_SWIM_DEAD ||
         (swim->hint_ns != 0 && swim->now_ns < swim->hint_ns))
         return;
     swim->hint_ns = swim->now_ns + swim->config.times.gossip;
     tri_swim_send(swim, TRI_SWIM_ANNOUNCE, packet->target);
+}
+
+/* Its lowest member is alive to us: it is one that we have not heard of yet.
+ * Two sides of a cluster that fell apart share no member. */
+static bool is_of_our_side(const struct tri_swim *swim,
+                           const struct tri_swim_packet *packet)
+{
+    uint32_t index = tri_swim_find(swim, packet->lowest);
+
+    return swim->join.phase == JOIN_PULLING ||
+           (index != NONE && is_live(swim->records[index].state));
 }
 
 /* From one that is not in the table: it is answered and asked who it is. What
@@ -342,9 +360,13 @@ static void on_packet_of_stranger(struct tri_swim *swim,
             tri_swim_on_state(swim, packet);
         }
         return;
-    case TRI_SWIM_EXCLUDED: /* a seed remembers our id as that of a dead */
-        if (swim->join.phase == JOIN_SEEDS && packet->target == 0)
-            tri_swim_told_excluded(swim, packet, false);
+    case TRI_SWIM_EXCLUDED: /* we are dead to one that we never met: it is */
+    case TRI_SWIM_ANNOUNCE: /* of the other side, or a seed that remembers */
+        if (packet->target == 0 && swim->join.phase == JOIN_SEEDS)
+            tri_swim_follow_excluded(swim, packet);
+        else if (packet->target == 0)
+            tri_swim_told_excluded(swim, packet,
+                                   !is_of_our_side(swim, packet));
         return;
     case TRI_SWIM_STATE_REQ:
         tri_swim_on_state_req(swim, packet);

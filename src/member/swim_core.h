@@ -95,7 +95,8 @@ enum tri_swim_kind {
     TRI_SWIM_DIGEST,   /* hash of all */
     TRI_SWIM_BUCKETS_, /* hash of each bucket; asks for what differs */
     TRI_SWIM_STATE_REQ, /* entries from `cursor` on, of the buckets in `mask`
-                          (0: all living members); or of `target` alone */
+                          (0: all living members); or of `target` alone; or,
+                          with cards, of those that its rumours name */
     TRI_SWIM_STATE,    /* rumours from the table, from `start` on; cursor: where
                           to go on, or UINT32_MAX: that was all */
     TRI_SWIM_ANNOUNCE, /* to one believed dead: we are here */

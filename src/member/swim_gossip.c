@@ -198,7 +198,7 @@ static uint32_t fill_level(struct tri_swim *swim, uint32_t level,
         tri_swim_rumour_of(swim, rumour->record, rumour->sent,
                            rumour->with_card, &told);
         if (packet->rumours_len > 0 && packet->rumours[0].node == told.node)
-            misses++; /* a ping's accusation of whom it goes to */
+            misses++; /* the accusation of the receiver */
         else if (tri_swim_put(swim, packet, &told))
             sent[sent_len++] = at;
         else
@@ -208,11 +208,27 @@ static uint32_t fill_level(struct tri_swim *swim, uint32_t level,
     return sent_len;
 }
 
+/* A suspect is told so with everything it gets, that it may refute: Lifeguard's
+ * buddy does it with pings alone, which reach a slow member too rarely. */
+static void accuse_receiver(struct tri_swim *swim,
+                            struct tri_swim_packet *packet)
+{
+    uint32_t index = tri_swim_find(swim, packet->to);
+    struct tri_rumour accusation;
+
+    if (index == NONE || swim->records[index].state != TRI_SWIM_SUSPECT ||
+        packet->rumours_len != 0)
+        return;
+    tri_swim_rumour_of(swim, index, 0, false, &accusation);
+    tri_swim_put(swim, packet, &accusation);
+}
+
 void tri_swim_fill(struct tri_swim *swim, struct tri_swim_packet *packet)
 {
     uint32_t sent[TRI_SWIM_RUMOURS_MAX], sent_len = 0, limit;
     uint64_t levels = swim->levels_used;
 
+    accuse_receiver(swim, packet);
     while (levels != 0 && sent_len < TRI_SWIM_RUMOURS_MAX) {
         uint32_t level = (uint32_t)__builtin_ctzll(levels);
 

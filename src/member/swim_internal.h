@@ -58,15 +58,19 @@ struct record {
     uint8_t state;
     uint8_t evidence;
     bool strong; /* strong evidence came and no answer since */
-    uint8_t reserved[5];
+    bool unmet;  /* was dead when first heard of: nobody has its card */
+    uint8_t reserved[4];
 };
 
 struct detail {
     uint64_t since_ns;
     uint64_t min_ns, max_ns; /* a suspicion's length */
+    uint64_t called_ns;     /* the last call went out; 0: not yet */
     uint64_t accusers[ACCUSERS_MAX];
-    uint16_t accusers_len;
-    uint16_t confirmations; /* K: wanted */
+    uint8_t accusers_len;
+    uint8_t confirmations;  /* K: wanted */
+    bool answered;          /* the last call, by somebody who agrees */
+    bool doubtful;          /* this node was away or deaf meanwhile */
     uint32_t place;         /* in suspects; free: the next free one */
 };
 
@@ -123,6 +127,12 @@ struct join {
     uint64_t helper; /* who gives the list */
     uint32_t cursor;
     uint32_t tries;
+    uint32_t helpers; /* that were asked in vain, one after the other */
+    uint32_t window_end; /* cursor behind what was asked for, when known */
+    struct {
+        uint32_t start, end;
+    } ahead[WINDOW]; /* chunks that came before those in front of them */
+    uint32_t ahead_len;
 };
 
 struct tri_swim {
@@ -164,6 +174,7 @@ struct tri_swim {
     uint64_t probe_ns; /* when the next periodic one starts */
     uint32_t sequence;
     uint64_t heard, heard_ns; /* packets received; the last time */
+    uint64_t call_ns;         /* deaf: when to call somebody again */
     bool postponed;           /* rule A keeps a suspicion's end back */
     uint32_t health;
     uint32_t rtts[RTTS];
@@ -172,6 +183,7 @@ struct tri_swim {
     struct session sessions[SESSIONS_MAX];
     struct join join;
     uint64_t digest_ns, announce_ns, linger_ns;
+    uint64_t digest_pause_ns; /* after a join: doubles to the usual; 0: none */
     uint64_t winner; /* who excluded us, for the larger side; or 0 */
     uint64_t hint_ns;
     uint32_t hints_len; /* still to be sent */
@@ -256,6 +268,13 @@ void tri_swim_accuse(struct tri_swim *swim, uint32_t index,
  * short as it can be. */
 void tri_swim_strong(struct tri_swim *swim, uint32_t index);
 
+/* This node was away for so long, or deaf: suspicions go on from where they
+ * were, and no verdict comes without a last call. */
+void tri_swim_suspicions_shift(struct tri_swim *swim, uint64_t gap_ns);
+
+/* A member has told what it knows about a node: nothing better. */
+void tri_swim_call_answered(struct tri_swim *swim, uint64_t node);
+
 /* Ends what suspicions are over. */
 void tri_swim_suspicions_tick(struct tri_swim *swim);
 
@@ -263,6 +282,10 @@ void tri_swim_suspicions_tick(struct tri_swim *swim);
 void tri_swim_told_excluded(struct tri_swim *swim,
                             const struct tri_swim_packet *packet,
                             bool from_dead);
+
+/* A member says that its excluder is `target`, whom we never met. */
+void tri_swim_follow_excluded(struct tri_swim *swim,
+                              const struct tri_swim_packet *packet);
 
 double tri_swim_ln(uint32_t n);
 
@@ -302,6 +325,9 @@ void tri_swim_health_add(struct tri_swim *swim, int by);
 uint64_t tri_swim_probes_due(const struct tri_swim *swim);
 void tri_swim_probes_tick(struct tri_swim *swim);
 void tri_swim_probes_drop(struct tri_swim *swim);
+/* One that belongs to no probe. False: there was no room. */
+bool tri_swim_ping(struct tri_swim *swim, uint32_t index);
+
 void tri_swim_urgent(struct tri_swim *swim, uint64_t node);
 
 /* An answer, or other traffic, of a node that may be being probed. */
@@ -320,8 +346,12 @@ void tri_swim_on_nack(struct tri_swim *swim,
 
 uint64_t tri_swim_sync_due(const struct tri_swim *swim);
 void tri_swim_sync_tick(struct tri_swim *swim);
+void tri_swim_digest_soon(struct tri_swim *swim);
 void tri_swim_join_start(struct tri_swim *swim, uint32_t seeds_len);
 void tri_swim_leave_start(struct tri_swim *swim);
+
+/* Asks a suspect, and some others about it. False: there was no room. */
+bool tri_swim_last_call(struct tri_swim *swim, uint32_t index);
 void tri_swim_ask_about(struct tri_swim *swim, uint64_t to, uint64_t node);
 
 void tri_swim_on_join(struct tri_swim *swim,

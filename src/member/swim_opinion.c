@@ -83,7 +83,7 @@ static void suspicion_start(struct tri_swim *swim, uint32_t index)
         k = ACCUSERS_MAX - 1;
     if (n < k + 2 || n <= 3)
         k = 0;
-    detail->confirmations = (uint16_t)k;
+    detail->confirmations = (uint8_t)k;
     detail->min_ns = tri_swim_suspicion_min_ns(&swim->config, n);
     detail->max_ns = detail->min_ns * swim->config.beta;
     if (swim->records[index].evidence == TRI_SWIM_STRONG)
@@ -93,7 +93,7 @@ static void suspicion_start(struct tri_swim *swim, uint32_t index)
 }
 
 /* max - (max - min) ln(C + 1) / ln(K + 1): Lifeguard, section IV. */
-static uint64_t suspicion_end_ns(const struct detail *detail)
+static uint64_t suspicion_decayed_ns(const struct detail *detail)
 {
     uint32_t c = detail->accusers_len - 1u, k = detail->confirmations;
     double span = (double)(detail->max_ns - detail->min_ns);
@@ -104,12 +104,45 @@ static uint64_t suspicion_end_ns(const struct detail *detail)
            (uint64_t)(span * tri_swim_ln(c + 1) / tri_swim_ln(k + 1));
 }
 
+static uint64_t suspicion_end_ns(const struct tri_swim *swim,
+                                 const struct detail *detail)
+{
+    uint64_t end_ns = suspicion_decayed_ns(detail);
+    uint64_t called_ns = detail->called_ns + swim->config.times.period;
+
+    return detail->called_ns != 0 && called_ns > end_ns ? called_ns : end_ns;
+}
+
+/*
+ * A refutation may have passed by while this node was away or deaf; and when
+ * nobody else has declared the death long since, it probably did. Then the
+ * suspect and some others are asked before the verdict, which has to wait until
+ * one of them agrees.
+ */
+static bool wants_call(const struct tri_swim *swim,
+                       const struct detail *detail)
+{
+    bool is_stale =
+        swim->now_ns - detail->since_ns > detail->min_ns * 3 / 2;
+
+    return (is_stale || detail->doubtful) && !detail->answered &&
+           swim->order_len > 1 && has_rule(swim, TRI_SWIM_WITHOUT_RULE_A);
+}
+
+void tri_swim_call_answered(struct tri_swim *swim, uint64_t node)
+{
+    uint32_t index = tri_swim_find(swim, node);
+
+    if (index != NONE && swim->records[index].state == TRI_SWIM_SUSPECT)
+        swim->details[swim->records[index].detail].answered = true;
+}
+
 static void suspicion_watch(struct tri_swim *swim, uint32_t index)
 {
     const struct detail *detail = &swim->details[swim->records[index].detail];
 
     swim->suspects_due_ns =
-        min_u64(swim->suspects_due_ns, suspicion_end_ns(detail));
+        min_u64(swim->suspects_due_ns, suspicion_end_ns(swim, detail));
 }
 
 /* Another accuser. Returns true when it was not known, and counts. */
@@ -166,6 +199,20 @@ static void suspicions_postpone(struct tri_swim *swim)
     tri_swim_health_add(swim, 3);
 }
 
+void tri_swim_suspicions_shift(struct tri_swim *swim, uint64_t gap_ns)
+{
+    for (uint32_t i = 0; i < swim->suspects_len; i++) {
+        const struct record *record = &swim->records[swim->suspects[i]];
+        struct detail *detail = &swim->details[record->detail];
+
+        detail->since_ns = min_u64(detail->since_ns + gap_ns, swim->now_ns);
+        detail->doubtful = true;
+        detail->answered = false;
+    }
+    if (swim->suspects_due_ns != TRI_NS_NEVER)
+        swim->suspects_due_ns += gap_ns;
+}
+
 void tri_swim_suspicions_tick(struct tri_swim *swim)
 {
     uint64_t due_ns = TRI_NS_NEVER;
@@ -175,7 +222,8 @@ void tri_swim_suspicions_tick(struct tri_swim *swim)
     for (uint32_t i = 0; i < swim->suspects_len;) {
         uint32_t index = swim->suspects[i];
         struct record *record = &swim->records[index];
-        uint64_t end_ns = suspicion_end_ns(&swim->details[record->detail]);
+        struct detail *detail = &swim->details[record->detail];
+        uint64_t end_ns = suspicion_end_ns(swim, detail);
 
         if (end_ns > swim->now_ns ||
             swim->effects->changes_len + 2 > TRI_SWIM_CHANGES_MAX) {
@@ -184,6 +232,11 @@ void tri_swim_suspicions_tick(struct tri_swim *swim)
         } else if (is_deaf(swim)) {
             suspicions_postpone(swim);
             return;
+        } else if (wants_call(swim, detail)) {
+            if (tri_swim_last_call(swim, index))
+                detail->called_ns = swim->now_ns;
+            due_ns = min_u64(due_ns, suspicion_end_ns(swim, detail));
+            i++;
         } else { /* the last suspect takes its place in the array */
             tri_swim_accuse(swim, index, TRI_SWIM_DEAD, record->evidence);
         }
@@ -216,10 +269,14 @@ static void refute(struct tri_swim *swim, const struct tri_rumour *news)
 
 static void exclude(struct tri_swim *swim, const struct tri_rumour *news)
 {
+    struct tri_rumour dead = *news;
+
+    if (dead.incarnation < swim->records[OWN].incarnation)
+        dead.incarnation = swim->records[OWN].incarnation;
     swim->excluded = true;
     swim->effects->excluded = true;
     tri_swim_probes_drop(swim);
-    tri_swim_record_set(swim, OWN, news);
+    tri_swim_record_set(swim, OWN, &dead);
 }
 
 static void hear_of_own(struct tri_swim *swim, const struct tri_rumour *news)
@@ -274,6 +331,27 @@ void tri_swim_told_excluded(struct tri_swim *swim,
     } else if (from_dead) {
         tri_swim_send(swim, TRI_SWIM_EXCLUDED, packet->from);
     }
+}
+
+/*
+ * A member was excluded by one whom we never met, as it died to our side
+ * before we came: we can not ask it, and share the fate of our side. Or a seed
+ * remembers our id as that of a dead: whom we want to join has the say.
+ */
+void tri_swim_follow_excluded(struct tri_swim *swim,
+                              const struct tri_swim_packet *packet)
+{
+    struct tri_rumour dead = {
+        .node = swim->config.node, .accuser = packet->from,
+        .state = TRI_SWIM_DEAD, .evidence = TRI_SWIM_WEAK,
+        .incarnation = swim->records[OWN].incarnation,
+    };
+
+    if (swim->leaving || swim->excluded)
+        return;
+    exclude(swim, &dead);
+    swim->winner = packet->target;
+    swim->hints_len = packet->target != 0 ? 2 * swim->config.fanout : 0;
 }
 
 /* --- about others ------------------------------------------------------------ */
@@ -360,9 +438,12 @@ static bool add(struct tri_swim *swim, const struct tri_rumour *news,
         swim->probe_ns =
             swim->now_ns + random_ns(swim, swim->config.times.period);
     tri_swim_record_set(swim, index, lives ? &alive : news);
+    swim->records[index].unmet = !lives;
     if (!lives)
         return true;
     change_add(swim, index, TRI_SWIM_UNKNOWN, 0);
+    if (swim->join.phase == JOIN_NONE)
+        tri_swim_digest_soon(swim);
     if (spread)
         tri_swim_rumour_start(swim, index, true);
     if (news->state == TRI_SWIM_SUSPECT)

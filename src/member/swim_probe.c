@@ -34,26 +34,29 @@ static uint64_t timeout_ns(const struct tri_swim *swim)
     return min_u64(ns, times->period / 3) * (swim->health + 1);
 }
 
-/* --- own probes -------------------------------------------------------------- */
+/* --- pings -------------------------------------------------------------- */
 
-/* A ping to a suspect tells it so, that it may refute (Lifeguard's buddy). */
 static bool ping(struct tri_swim *swim, uint32_t index, uint32_t sequence)
 {
-    const struct record *record = &swim->records[index];
     struct tri_swim_packet *packet =
-        tri_swim_send(swim, TRI_SWIM_PING, record->node);
-    struct tri_rumour accusation;
+        tri_swim_send(swim, TRI_SWIM_PING, swim->records[index].node);
 
     if (packet == NULL)
         return false;
     packet->sequence = sequence;
-    if (record->state == TRI_SWIM_SUSPECT) {
-        tri_swim_rumour_of(swim, index, 0, false, &accusation);
-        tri_swim_put(swim, packet, &accusation);
-    }
     tri_swim_fill(swim, packet);
     return true;
 }
+
+bool tri_swim_ping(struct tri_swim *swim, uint32_t index)
+{
+    if (!ping(swim, index, swim->sequence))
+        return false;
+    swim->sequence += 2;
+    return true;
+}
+
+/* --- own probes -------------------------------------------------------------- */
 
 static bool probe_start(struct tri_swim *swim, struct probe *probe,
                         uint32_t index)
@@ -386,6 +389,31 @@ void tri_swim_on_nack(struct tri_swim *swim,
     }
 }
 
+/* --- deafness --------------------------------------------------------------- */
+
+/*
+ * A node that hears nothing is being suspected, and learns of it only by what
+ * it hears. Its own probes have become rare by its health, so it calls one
+ * member in each period: the first answer brings the accusation along.
+ */
+static uint64_t call_due(const struct tri_swim *swim)
+{
+    uint64_t period_ns = swim->config.times.period;
+    uint64_t since_ns = swim->heard_ns + 2 * period_ns;
+
+    if (swim->order_len < 3 || swim->leaving)
+        return TRI_NS_NEVER;
+    return since_ns > swim->call_ns ? since_ns : swim->call_ns;
+}
+
+static void call_tick(struct tri_swim *swim)
+{
+    if (call_due(swim) > swim->now_ns ||
+        !tri_swim_ping(swim, tri_swim_random_member(swim, 0)))
+        return;
+    swim->call_ns = swim->now_ns + swim->config.times.period;
+}
+
 /* --- the clock -------------------------------------------------------------------- */
 
 uint64_t tri_swim_probes_due(const struct tri_swim *swim)
@@ -400,6 +428,7 @@ uint64_t tri_swim_probes_due(const struct tri_swim *swim)
                                              swim->relays[i].end_ns));
     if (swim->order_len == 0 || swim->leaving)
         return due_ns;
+    due_ns = min_u64(due_ns, call_due(swim));
     if (swim->urgent_len > 0)
         for (unsigned i = 1; i < PROBES_MAX; i++)
             if (swim->probes[i].stage == PROBE_FREE)
@@ -420,4 +449,5 @@ void tri_swim_probes_tick(struct tri_swim *swim)
         return;
     urgent_tick(swim);
     periodic_tick(swim);
+    call_tick(swim);
 }

@@ -6,8 +6,8 @@
  * Digest:   DIGEST -->  differs: <-- BUCKETS
  *           STATE_REQ (the buckets that differ, ASK_BACK) -->
  *           <-- STATE, and a STATE_REQ for the same
- *   Entries go without cards; who meets a node it does not know asks for the
- *   same chunk with them. A lost packet ends the exchange; the next one heals.
+ *   Entries go without cards; who meets nodes it does not know asks for those,
+ *   by name, with cards: a STATE_REQ with rumours. A lost packet ends the exchange; the next one heals.
  *
  * Joining:  NONE --DO_JOIN--> SEEDS --STATE--> PULLING --all of it--> NONE
  *   JOIN to one seed after the other, in random order; after each round a
@@ -20,6 +20,7 @@
 #include "member/swim_internal.h"
 
 #define PULL_TRIES_MAX 4
+#define PULL_HELPERS_MAX 3
 /* With more members the list does not come from the seed, but from one of
  * those that its answer names. */
 #define SEED_SERVES_MAX 8u
@@ -122,6 +123,26 @@ void tri_swim_ask_about(struct tri_swim *swim, uint64_t to, uint64_t node)
     swim->asked_ns = swim->now_ns;
 }
 
+bool tri_swim_last_call(struct tri_swim *swim, uint32_t index)
+{
+    uint64_t node = swim->records[index].node;
+    uint32_t fanout = swim->config.fanout;
+
+    if (swim->effects->sends_len + fanout + 1 > TRI_SWIM_SENDS_MAX)
+        return false;
+    tri_swim_ping(swim, index);
+    for (uint32_t i = 0; i < fanout; i++) {
+        uint32_t other = tri_swim_random_member(swim, node);
+        struct tri_swim_packet *packet;
+
+        if (other == NONE)
+            break;
+        packet = request(swim, swim->records[other].node, 0, 0, 0);
+        packet->target = node;
+    }
+    return true;
+}
+
 /* --- serving joiners --------------------------------------------------------------- */
 
 /* A place among those served; NULL: all are taken. */
@@ -215,6 +236,31 @@ void tri_swim_on_join(struct tri_swim *swim,
         snapshot(swim, packet->from, 0, session);
 }
 
+/* The members that a request names, with their cards. */
+static void state_named(struct tri_swim *swim,
+                        const struct tri_swim_packet *names)
+{
+    struct tri_swim_packet *packet = NULL;
+
+    for (uint32_t i = 0; i < names->rumours_len; i++) {
+        uint32_t index = tri_swim_find(swim, names->rumours[i].node);
+        struct tri_rumour entry;
+
+        if (index == NONE)
+            continue;
+        tri_swim_rumour_of(swim, index, 0, true, &entry);
+        if (packet != NULL && tri_swim_put(swim, packet, &entry))
+            continue;
+        packet = tri_swim_send(swim, TRI_SWIM_STATE, names->from);
+        if (packet == NULL)
+            return; /* a digest brings the rest */
+        packet->flags = TRI_SWIM_CARDS;
+        packet->mask = names->mask;
+        packet->cursor = TRI_SWIM_CURSOR_END;
+        tri_swim_put(swim, packet, &entry);
+    }
+}
+
 void tri_swim_on_state_req(struct tri_swim *swim,
                            const struct tri_swim_packet *packet)
 {
@@ -226,6 +272,10 @@ void tri_swim_on_state_req(struct tri_swim *swim,
 
         if (index != NONE)
             state_about(swim, packet->from, index);
+        return;
+    }
+    if (packet->mask != 0 && packet->rumours_len > 0) {
+        state_named(swim, packet);
         return;
     }
     if (packet->mask != 0) {
@@ -313,8 +363,17 @@ static void seeds_tick(struct tri_swim *swim)
     join->due_ns = swim->now_ns + answer_ns(swim);
 }
 
+/* Places in the list are the helper's own. */
+static void pull_from_start(struct join *join)
+{
+    join->cursor = 0;
+    join->window_end = 0;
+    join->ahead_len = 0;
+}
+
 /* The next part of the list. A helper that does not answer is left for
- * another; without any other the seeds are asked again. */
+ * another; without any other, or when several did not answer, the seeds are
+ * asked again: those that we know may all be gone. */
 static void pull_tick(struct tri_swim *swim)
 {
     struct join *join = &swim->join;
@@ -323,19 +382,21 @@ static void pull_tick(struct tri_swim *swim)
     if (join->tries >= PULL_TRIES_MAX || index == NONE ||
         !is_live(swim->records[index].state)) {
         index = tri_swim_random_member(swim, join->helper);
-        if (index == NONE) {
+        if (index == NONE || join->helpers == PULL_HELPERS_MAX) {
             join->phase = JOIN_SEEDS;
             join->seed_at = join->seeds_len;
             join->due_ns = swim->now_ns;
             return;
         }
+        join->helpers++;
         join->helper = swim->records[index].node;
-        join->cursor = 0;
         join->tries = 0;
+        pull_from_start(join);
     }
     if (request(swim, join->helper, join->cursor, 0, TRI_SWIM_CARDS) == NULL)
         return;
     join->tries++;
+    join->window_end = 0;
     join->due_ns = swim->now_ns + answer_ns(swim);
 }
 
@@ -349,13 +410,27 @@ static void join_tick(struct tri_swim *swim)
         pull_tick(swim);
 }
 
+/*
+ * Members join. News of one go to those that are known, and when many join at
+ * once these are few; so they compare lists, after pauses that double again to
+ * the usual.
+ */
+void tri_swim_digest_soon(struct tri_swim *swim)
+{
+    uint64_t pause_ns = 2 * swim->config.times.period;
+
+    if (swim->digest_pause_ns == pause_ns)
+        return;
+    swim->digest_pause_ns = pause_ns;
+    swim->digest_ns = min_u64(swim->digest_ns,
+                              swim->now_ns + random_ns(swim, pause_ns));
+}
+
 static void join_done(struct tri_swim *swim)
 {
     swim->join.phase = JOIN_NONE;
     swim->effects->joined = true;
-    /* What changed while the list came. */
-    swim->digest_ns =
-        swim->now_ns + random_ns(swim, 2 * swim->config.times.period);
+    tri_swim_digest_soon(swim);
 }
 
 void tri_swim_on_join_retry(struct tri_swim *swim,
@@ -369,6 +444,7 @@ void tri_swim_on_join_retry(struct tri_swim *swim,
         join->due_ns = swim->now_ns + pause_ns;
     } else if (join->phase == JOIN_PULLING && packet->from == join->helper) {
         join->tries = PULL_TRIES_MAX;
+        join->helpers = 0;
         join->due_ns = swim->now_ns + pause_ns / 4;
     }
 }
@@ -381,10 +457,44 @@ static void join_accepted(struct tri_swim *swim,
 
     join->phase = JOIN_PULLING;
     join->helper = packet->from;
-    join->cursor = 0;
     join->tries = 0;
+    join->helpers = 0;
+    pull_from_start(join);
     join->due_ns = swim->now_ns + answer_ns(swim);
     tri_swim_rumour_start(swim, OWN, true);
+}
+
+/* Chunks may arrive in any order; those behind a gap are remembered. */
+static void chunk_take(struct join *join, uint32_t start, uint32_t end)
+{
+    uint32_t kept = 0;
+    bool advanced = false;
+
+    if (start > join->cursor) {
+        if (join->ahead_len < WINDOW) {
+            join->ahead[join->ahead_len].start = start;
+            join->ahead[join->ahead_len++].end = end;
+        }
+        return;
+    }
+    if (end <= join->cursor)
+        return;
+    do { /* ends grow, so each turn takes one at least */
+        advanced = false;
+        join->cursor = end;
+        for (uint32_t i = 0; i < join->ahead_len; i++)
+            if (join->ahead[i].start <= join->cursor &&
+                join->ahead[i].end > join->cursor) {
+                end = join->ahead[i].end;
+                advanced = true;
+            }
+    } while (advanced);
+    for (uint32_t i = 0; i < join->ahead_len; i++)
+        if (join->ahead[i].end > join->cursor)
+            join->ahead[kept++] = join->ahead[i];
+    join->ahead_len = kept;
+    join->tries = 0;
+    join->helpers = 0;
 }
 
 static void join_chunk(struct tri_swim *swim,
@@ -396,25 +506,41 @@ static void join_chunk(struct tri_swim *swim,
         return;
     if (packet->cursor == 0) { /* an introduction */
         join->tries = PULL_TRIES_MAX;
+        join->helpers = 0;
         join->due_ns = swim->now_ns;
         return;
     }
-    if (packet->start == join->cursor) {
-        join->cursor = packet->cursor;
-        join->tries = 0;
+    if ((packet->flags & TRI_SWIM_MORE) == 0)
+        join->window_end = packet->cursor;
+    chunk_take(join, packet->start, packet->cursor);
+    if (join->tries == 0)
         join->due_ns = swim->now_ns + answer_ns(swim);
-    }
     if (join->cursor == TRI_SWIM_CURSOR_END)
         join_done(swim);
-    else if ((packet->flags & TRI_SWIM_MORE) == 0)
+    else if (join->cursor >= join->window_end && join->window_end != 0)
         join->due_ns = swim->now_ns;
+}
+
+/* Adds a node to those whose cards are wanted. */
+static struct tri_swim_packet *ask_name(struct tri_swim *swim,
+                                        struct tri_swim_packet *names,
+                                        const struct tri_swim_packet *packet,
+                                        const struct tri_rumour *entry)
+{
+    if (packet->mask == 0 || (packet->flags & TRI_SWIM_CARDS) != 0)
+        return NULL;
+    if (names == NULL)
+        names = request(swim, packet->from, 0, packet->mask, TRI_SWIM_CARDS);
+    if (names != NULL)
+        tri_swim_put(swim, names, entry);
+    return names;
 }
 
 void tri_swim_on_state(struct tri_swim *swim,
                        const struct tri_swim_packet *packet)
 {
     bool snapshot_part = packet->mask == 0 && packet->target == 0;
-    bool lacks_card = false;
+    struct tri_swim_packet *names = NULL;
 
     if (snapshot_part && swim->join.phase == JOIN_SEEDS)
         join_accepted(swim, packet);
@@ -423,18 +549,16 @@ void tri_swim_on_state(struct tri_swim *swim,
 
         if (is_live(entry->state) && !entry->with_card &&
             tri_swim_find(swim, entry->node) == NONE)
-            lacks_card = true;
+            names = ask_name(swim, names, packet, entry);
         else
             tri_swim_hear(swim, entry, packet->mask != 0);
     }
     if (swim->excluded)
         return;
+    if (packet->target != 0)
+        tri_swim_call_answered(swim, packet->target);
     if (snapshot_part && swim->join.phase == JOIN_PULLING)
         join_chunk(swim, packet);
-    else if (packet->mask != 0 && lacks_card &&
-             (packet->flags & TRI_SWIM_CARDS) == 0)
-        request(swim, packet->from, packet->start, packet->mask,
-                TRI_SWIM_CARDS);
     else if (packet->mask != 0 && packet->cursor != TRI_SWIM_CURSOR_END)
         request(swim, packet->from, packet->cursor, packet->mask,
                 packet->flags & TRI_SWIM_CARDS);
@@ -493,6 +617,10 @@ static void digest_tick(struct tri_swim *swim)
     if (packet == NULL)
         return;
     packet->digest = tri_swim_digest(swim);
+    if (swim->digest_pause_ns != 0 && swim->digest_pause_ns < interval_ns) {
+        interval_ns = swim->digest_pause_ns;
+        swim->digest_pause_ns *= 2;
+    }
     swim->digest_ns = swim->now_ns + interval_ns * 3 / 4 +
                       random_ns(swim, interval_ns / 2);
 }
@@ -507,6 +635,7 @@ static uint32_t random_dead(struct tri_swim *swim)
 
     for (uint32_t i = 0; i < len; i++, at = at + 1 < len ? at + 1 : 0)
         if (swim->records[at].state == TRI_SWIM_DEAD && at != OWN &&
+            !swim->records[at].unmet &&
             swim->records[at].evidence != TRI_SWIM_PROOF)
             return at;
     return NONE;

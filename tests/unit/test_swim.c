@@ -680,6 +680,27 @@ static void test_rule_a_death(void **state)
     done(f);
 }
 
+/* Late news of a refutation, had from one that was asked. */
+static void test_last_call(void **state)
+{
+    struct fixture *f = one_of(8, 0);
+    struct tri_swim_packet packet = packet_of(TRI_SWIM_STATE, 4);
+
+    (void)state;
+    tell(f, 2, about(5, TRI_SWIM_SUSPECT, 0, 3));
+    run_until(f, START + 13 * SECOND, false, 5, TRI_SWIM_DEAD);
+    tell(f, 3, about(6, TRI_SWIM_ALIVE, 0, 0));
+    step(f, TRI_SWIM_TICK, NULL);
+    assert_int_equal(sent(f, TRI_SWIM_STATE_REQ)->target, 5);
+    packet.target = 5;
+    packet.cursor = TRI_SWIM_CURSOR_END;
+    packet.rumours_len = 1;
+    packet.rumours[0] = about(5, TRI_SWIM_ALIVE, 1, 0);
+    step(f, TRI_SWIM_PACKET, &packet);
+    assert_int_equal(tri_swim_state_of(f->swim, 5), TRI_SWIM_ALIVE);
+    done(f);
+}
+
 /* Stopped for 30 s while it suspects and probes. */
 static struct fixture *stopped(uint32_t ablate)
 {
@@ -1465,6 +1486,7 @@ int main(void)
         cmocka_unit_test(test_strong),
         cmocka_unit_test(test_rule_a),
         cmocka_unit_test(test_rule_a_death),
+        cmocka_unit_test(test_last_call),
         cmocka_unit_test(test_rule_b),
         cmocka_unit_test(test_rtt),
         cmocka_unit_test(test_two),
