@@ -224,14 +224,13 @@ static void postponed_resume(struct tri_swim *swim)
     swim->postponed = false;
 }
 
-/* In a deaf spell refutations may have been missed. Own probes alone bring an
- * answer in each period. The clocks are not shifted, unlike after a pause: who
+/* In a deaf spell refutations may have been missed. The clocks are not shifted, unlike after a pause: who
  * has lost most others hears little for long, and has to find them dead. */
 static void reception(struct tri_swim *swim)
 {
     uint64_t gap_ns = swim->now_ns - swim->heard_ns;
 
-    if (gap_ns > swim->config.times.period * 3 / 2 && swim->order_len > 2 &&
+    if (gap_ns > swim->config.times.period && swim->order_len > 2 &&
         has_rule(swim, TRI_SWIM_WITHOUT_RULE_A))
         tri_swim_suspicions_shift(swim, 0);
     swim->heard++;
@@ -288,13 +287,21 @@ static void on_incarnation(struct tri_swim *swim,
     tri_swim_hear(swim, &alive, true);
 }
 
-/* A member that we hold for dead or gone. It hears that, if it may not know,
- * and does not end by it what it has just begun: leaving. */
+/* A member that we hold for dead or gone: a joiner can not take that back and
+ * has to come again under a new id, if it is whom it wants to join. Else that
+ * one hears it, if it may not know, and does not end by it what it has just
+ * begun: leaving. */
 static void on_packet_of_dead(struct tri_swim *swim,
                               const struct tri_swim_packet *packet,
                               const struct record *record)
 {
     swim->metrics.refused++;
+    if (swim->join.phase != JOIN_NONE &&
+        (packet->kind == TRI_SWIM_STATE ||
+         packet->kind == TRI_SWIM_JOIN_RETRY)) {
+        tri_swim_follow_excluded(swim, packet);
+        return;
+    }
     if (packet->kind == TRI_SWIM_EXCLUDED) {
         if (packet->target == 0)
             tri_swim_told_excluded(swim, packet, true);

@@ -104,29 +104,32 @@ static uint64_t suspicion_decayed_ns(const struct detail *detail)
            (uint64_t)(span * tri_swim_ln(c + 1) / tri_swim_ln(k + 1));
 }
 
-static uint64_t suspicion_end_ns(const struct tri_swim *swim,
-                                 const struct detail *detail)
-{
-    uint64_t end_ns = suspicion_decayed_ns(detail);
-    uint64_t called_ns = detail->called_ns + swim->config.times.period;
-
-    return detail->called_ns != 0 && called_ns > end_ns ? called_ns : end_ns;
-}
-
 /*
  * A refutation may have passed by while this node was away or deaf; and when
  * nobody else has declared the death long since, it probably did. Then the
- * suspect and some others are asked before the verdict, which has to wait until
- * one of them agrees.
+ * suspect and some others are asked a period before the verdict, which has to
+ * wait until one of them agrees.
  */
 static bool wants_call(const struct tri_swim *swim,
                        const struct detail *detail)
 {
-    bool is_stale =
-        swim->now_ns - detail->since_ns > detail->min_ns * 3 / 2;
+    uint64_t end_ns = suspicion_decayed_ns(detail);
+    bool is_late = end_ns - detail->since_ns > detail->min_ns * 3 / 2;
 
-    return (is_stale || detail->doubtful) && !detail->answered &&
+    return (is_late || detail->doubtful) && !detail->answered &&
            swim->order_len > 1 && has_rule(swim, TRI_SWIM_WITHOUT_RULE_A);
+}
+
+/* The verdict, or the call before it. */
+static uint64_t suspicion_end_ns(const struct tri_swim *swim,
+                                 const struct detail *detail)
+{
+    uint64_t end_ns = suspicion_decayed_ns(detail);
+    uint64_t period_ns = swim->config.times.period;
+
+    if (detail->called_ns == 0)
+        return wants_call(swim, detail) ? end_ns - period_ns : end_ns;
+    return tri_max(end_ns, detail->called_ns + period_ns);
 }
 
 void tri_swim_call_answered(struct tri_swim *swim, uint64_t node)
