@@ -134,6 +134,7 @@ static uint32_t bear(struct swim_sim *sim, uint32_t slot)
     } while (life->id == 0 || swim_sim_life_of(sim, life->id) != SWIM_NO_LIFE);
     life->slot = slot;
     life->side = sim->lives[sim->slots[slot]].side;
+    life->was_impaired = sim->lives[sim->slots[slot]].was_impaired;
     sim->slots[slot] = number;
     index_life(sim, number);
     life->clock_ns = (int64_t)swim_sim_between(sim, SWIM_S, 1000 * SWIM_S);
