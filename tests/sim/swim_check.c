@@ -113,8 +113,10 @@ static void measure(struct swim_sim *sim, uint32_t observer,
         verdict->dead_ns = sim->now_ns;
     verdict->last_ns = sim->now_ns;
     verdict->knowing++;
+    /* What those who are dead themselves believe, reaches nobody. */
     if (change->after == TRI_SWIM_DEAD && swim_life_runs(life) &&
-        !life->is_excluded && !life->is_leaving) {
+        !life->is_excluded && !life->is_leaving &&
+        sim->lives[observer].verdict.dead_ns == 0) {
         sim->stats.false_deaths++;
         sim->stats.false_deaths_healthy += !life->was_impaired;
     }

@@ -163,6 +163,48 @@ static void test_mass_restart(void **state)
 
 /* --- partitions ----------------------------------------------------------- */
 
+/*
+ * Members whose side has lost all that met the others know of nobody whom they
+ * could call. Their user restarts them. Returns how many there were.
+ */
+static uint32_t restart_castaways(struct swim_sim *sim)
+{
+    uint32_t most = 0, first = SWIM_NO_LIFE, restarted = 0;
+    uint32_t len = sim->lives_len;
+
+    for (uint32_t i = 0; i < len; i++)
+        if (swim_life_runs(&sim->lives[i]) && sim->lives[i].is_joined &&
+            tri_swim_alive_len(sim->lives[i].core) > most) {
+            most = tri_swim_alive_len(sim->lives[i].core);
+            first = i;
+        }
+    for (uint32_t i = 0; i < len && first != SWIM_NO_LIFE; i++)
+        if (swim_life_runs(&sim->lives[i]) && sim->lives[i].is_joined &&
+            tri_swim_state_of(sim->lives[first].core, sim->lives[i].id) !=
+                TRI_SWIM_ALIVE) {
+            swim_sim_join_any(sim,
+                              swim_sim_restart(sim, sim->lives[i].slot));
+            restarted++;
+        }
+    return restarted;
+}
+
+/* Until all lists are the same, castaways restarted when that is needed. */
+static uint64_t heal(struct swim_sim *sim, uint32_t *castaways_p)
+{
+    uint64_t took;
+
+    *castaways_p = 0;
+    swim_sim_heal(sim);
+    took = swim_sim_run_until(sim, swim_sim_agrees, 100 * SWIM_MS,
+                              30 * SWIM_S);
+    if (took != SWIM_NEVER)
+        return took;
+    *castaways_p = restart_castaways(sim);
+    return swim_sim_run_until(sim, swim_sim_agrees, 100 * SWIM_MS,
+                              30 * SWIM_S);
+}
+
 /* Sides that are cut off from each other, for so long, and are whole again.
  * While deaths are being declared on all sides, all lose members; when each
  * side had the time to give up the others, one is spared. */
@@ -174,6 +216,7 @@ static const char *check_partition(uint64_t seed, const uint32_t *sides,
     struct swim_sim *sim;
     const char *what = NULL;
     uint32_t largest = 0, excluded[SWIM_SIDES_MAX] = { 0 }, whole = 0;
+    uint32_t castaways;
     uint64_t took;
 
     for (uint32_t i = 0; i < sides_len; i++) {
@@ -187,18 +230,19 @@ static const char *check_partition(uint64_t seed, const uint32_t *sides,
     swim_sim_run_for(sim, 10 * SWIM_S);
     swim_split(sim, sides, sides_len);
     swim_sim_run_for(sim, ns);
-    swim_sim_heal(sim);
-    took = swim_sim_run_until(sim, swim_sim_agrees, 100 * SWIM_MS,
-                              30 * SWIM_S);
+    took = heal(sim, &castaways);
     for (uint32_t i = 0; i < config.nodes; i++)
         excluded[sim->lives[i].side] += sim->lives[i].is_excluded;
     for (uint32_t i = 0; i < sides_len; i++)
         whole += excluded[i] == 0;
     print_message("%u sides of %u at most, %.0f s: one list %.1f s after the "
-                  "heal; told to be out: %u %u %u\n",
-                  sides_len, largest, seconds(ns), seconds(took), excluded[0],
-                  excluded[1], excluded[2]);
-    if (took == SWIM_NEVER)
+                  "heal, %u castaways; told to be out: %u %u %u\n",
+                  sides_len, largest, seconds(ns), seconds(took), castaways,
+                  excluded[0], excluded[1], excluded[2]);
+    if (castaways > 2)
+        what = wrong("%u sides, %.0f s: %u castaways", sides_len, seconds(ns),
+                     castaways);
+    else if (took == SWIM_NEVER)
         what = wrong("%u sides, %.0f s: after 30 s: %s", sides_len,
                      seconds(ns), swim_sim_disagreement(sim));
     else if (whole == 0 && ns >= 60 * SWIM_S)
@@ -260,6 +304,7 @@ static const char *check_one_way(uint64_t seed, uint32_t mute, uint64_t ns)
     struct swim_sim_config config = calm(seed, 30);
     struct swim_sim *sim;
     const char *what = NULL;
+    uint32_t castaways = 0;
     uint64_t took;
 
     config.will_rejoin = true;
@@ -270,12 +315,14 @@ static const char *check_one_way(uint64_t seed, uint32_t mute, uint64_t ns)
         sim->lives[i].side = 1;
     swim_sim_cut_one_way(sim, 1, 0);
     swim_sim_run_for(sim, ns);
-    swim_sim_heal(sim);
-    took = swim_sim_run_until(sim, swim_sim_agrees, 100 * SWIM_MS,
-                              30 * SWIM_S);
-    print_message("%u mute for %.0f s: %u lives, one list after %.1f s\n",
-                  mute, seconds(ns), sim->lives_len, seconds(took));
-    if (took == SWIM_NEVER)
+    took = heal(sim, &castaways);
+    print_message("%u mute for %.0f s: %u lives, %u castaways, one list after "
+                  "%.1f s\n",
+                  mute, seconds(ns), sim->lives_len, castaways,
+                  seconds(took));
+    if (castaways > 2)
+        what = wrong("%u castaways", castaways);
+    else if (took == SWIM_NEVER)
         what = wrong("%u mute for %.0f s: after 30 s: %s", mute,
                      seconds(ns), swim_sim_disagreement(sim));
     return finish(&sim, what);
@@ -507,33 +554,7 @@ static bool give_seeds(struct swim_sim *sim)
     return has_any;
 }
 
-/*
- * Members whose side has lost all that met the others know of nobody whom they
- * could call. Their user restarts them. Returns how many there were.
- */
-static uint32_t restart_castaways(struct swim_sim *sim)
-{
-    uint32_t most = 0, first = SWIM_NO_LIFE, restarted = 0;
-    uint32_t len = sim->lives_len;
-
-    for (uint32_t i = 0; i < len; i++)
-        if (swim_life_runs(&sim->lives[i]) && sim->lives[i].is_joined &&
-            tri_swim_alive_len(sim->lives[i].core) > most) {
-            most = tri_swim_alive_len(sim->lives[i].core);
-            first = i;
-        }
-    for (uint32_t i = 0; i < len && first != SWIM_NO_LIFE; i++)
-        if (swim_life_runs(&sim->lives[i]) && sim->lives[i].is_joined &&
-            tri_swim_state_of(sim->lives[first].core, sim->lives[i].id) !=
-                TRI_SWIM_ALIVE) {
-            swim_sim_join_any(sim,
-                              swim_sim_restart(sim, sim->lives[i].slot));
-            restarted++;
-        }
-    return restarted;
-}
-
-static uint32_t castaways; /* of all runs */
+static uint32_t castaways_all; /* of all random runs */
 
 /* Whatever happens: the invariants hold. When it ends, so does disorder. */
 static const char *check_random(uint64_t seed, uint64_t *hash_p)
@@ -558,7 +579,7 @@ static const char *check_random(uint64_t seed, uint64_t *hash_p)
            sim->failure[0] == '\0' && sim->now_ns < end_ns &&
            !swim_sim_agrees(sim)) {
         if (sim->now_ns >= end_ns - 60 * SWIM_S && !is_restarted) {
-            castaways += restart_castaways(sim);
+            castaways_all += restart_castaways(sim);
             is_restarted = true;
         }
         swim_sim_run_for(sim, SWIM_S);
@@ -578,7 +599,7 @@ static void test_random(void **state)
     (void)state;
     for (uint32_t run = 0; run < runs; run++)
         expect("test_random", seed + run, check_random(seed + run, &hash));
-    print_message("%u runs, %u castaways\n", runs, castaways);
+    print_message("%u runs, %u castaways\n", runs, castaways_all);
 }
 
 static void test_same_seed_twice(void **state)
