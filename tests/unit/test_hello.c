@@ -14,6 +14,14 @@ static struct tri_packet_key *key_create(unsigned char byte)
     return key;
 }
 
+/* Field by field: what lies between the fields of a structure is nobody's. */
+static void assert_cookie_equal(const struct tri_cookie *cookie,
+                                const struct tri_cookie *wanted)
+{
+    assert_int_equal(cookie->slot, wanted->slot);
+    assert_memory_equal(cookie->tag, wanted->tag, sizeof(cookie->tag));
+}
+
 static void bodies_come_back(void **state)
 {
     struct tri_hello hello = { .interface = 0x01020304,
@@ -32,7 +40,10 @@ static void bodies_come_back(void **state)
     (void)state;
     tri_hello_encode(&hello, data);
     assert_null(tri_hello_decode(data, TRI_HELLO_BYTES, &got));
-    assert_memory_equal(&got, &hello, sizeof(got));
+    assert_int_equal(got.interface, hello.interface);
+    assert_int_equal(got.cluster_name, hello.cluster_name);
+    assert_int_equal(got.token, hello.token);
+    assert_cookie_equal(&got.cookie, &hello.cookie);
     assert_null(tri_hello_decode(data, TRI_HELLO_BYTES + 5, &got));
     data[5] = 1;
     assert_non_null(tri_hello_decode(data, TRI_HELLO_BYTES, &got));
@@ -40,7 +51,7 @@ static void bodies_come_back(void **state)
     assert_null(tri_challenge_decode(data, TRI_CHALLENGE_BYTES, &token,
                                      &cookie));
     assert_int_equal(token, 5);
-    assert_memory_equal(&cookie, &hello.cookie, sizeof(cookie));
+    assert_cookie_equal(&cookie, &hello.cookie);
     tri_refused_encode(&refused, data);
     assert_null(tri_refused_decode(data, TRI_REFUSED_BYTES, &said));
     assert_int_equal(said.error, TROUPE_ECLUSTER);
