@@ -84,13 +84,15 @@ typedef struct troupe_options {
      * cluster of its own. Needs key_file, unless security is "none". */
     const char *seeds;
     /* Where processes outside the job can join it: "port", or "address:port"
-     * to be reached there alone. The first rank of each host takes the port,
-     * the others any. NULL: nobody is expected. Needs key_file, unless
-     * security is "none". */
+     * to be reached there alone. Of each host's ranks that have this option
+     * the first takes the port, all others any. NULL: nobody is expected.
+     * Needs key_file on rank 0, unless security is "none". */
     const char *listen;
     /* Name of the cluster: who joins must have the same. NULL: none. */
     const char *cluster;
-    /* This node's name for others (troupe_member_find); up to 63 bytes. */
+    /* This node's name for others (troupe_member_find, addresses): 1 to 63 of
+     * [A-Za-z0-9_.-], but not "localhost", "rank." and more, or 16 hexadecimal
+     * digits, which say something else in an address. */
     const char *node_name;
     /* How soon silence counts as death: "hpc", "fast", "cloud" (slow
      * networks), or "test". All members should have the same. */

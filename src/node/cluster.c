@@ -5,6 +5,7 @@
  * where its control datagrams go, what others are told of it.
  */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "link/session.h"
 #include "member/roster.h"
 #include "member/spread.h"
+#include "name/address.h"
 #include "node/node.h"
 #include "node/options.h"
 #include "os/interface.h"
@@ -65,20 +67,23 @@ static int refuse(const char *name, const char *variable, const char *value,
     return TROUPE_EOPTION;
 }
 
+/* What an address takes for a member's name, and for nothing else. */
 static bool is_name(const char *text)
 {
+    char address[sizeof("actor:///a") + TRI_MEMBER_NAME_MAX];
+    struct tri_actor_address parsed;
+    struct tri_address_fault fault;
     size_t len = strlen(text);
 
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] < 0x21 || text[i] == 0x7f)
-            return false;
-    return len > 0 && len <= TRI_MEMBER_NAME_MAX;
+    if (len > TRI_MEMBER_NAME_MAX)
+        return false;
+    snprintf(address, sizeof(address), "actor://%s/a", text);
+    return tri_actor_address_parse(address, &parsed, &fault) == 0 &&
+           parsed.place == TRI_PLACE_MEMBER && parsed.member_len == len;
 }
 
-int tri_cluster_check_options(const struct tri_runtime *runtime,
-                              enum tri_seal_mode security)
+int tri_cluster_check_options(const troupe_options_t *options)
 {
-    const troupe_options_t *options = &runtime->options;
     char address[LISTEN_BYTES_MAX];
     uint16_t port;
 
@@ -91,23 +96,49 @@ int tri_cluster_check_options(const struct tri_runtime *runtime,
                       "port, or address:port");
     if (options->node_name != NULL && !is_name(options->node_name))
         return refuse("node_name", "TROUPE_NODE_NAME", options->node_name,
-                      "1 to 63 bytes without blanks");
-    if ((options->seeds == NULL && options->listen == NULL) ||
-        security == TRI_SEAL_NONE || options->key_file != NULL ||
-        runtime->rank != 0)
-        return 0;
-    tri_error("option %s needs a key that both sides have: name a file of 64 "
-              "hexadecimal digits in option key_file, the same here and there "
-              "(or set option security to \"none\" on a network that only "
-              "friends can reach)",
-              options->seeds != NULL ? "seeds" : "listen");
-    return TROUPE_EOPTION;
+                      "1 to 63 of A-Z a-z 0-9 _ . -, but not localhost, "
+                      "rank.N or 16 hexadecimal digits");
+    return 0;
 }
 
 uint32_t tri_cluster_flags(const struct tri_runtime *runtime)
 {
-    return (runtime->options.seeds != NULL ? TRI_CARD_SEEDS : 0) |
-           (runtime->options.listen != NULL ? TRI_CARD_LISTEN : 0);
+    const troupe_options_t *options = &runtime->options;
+
+    return (options->seeds != NULL ? TRI_CARD_SEEDS : 0) |
+           (options->listen != NULL ? TRI_CARD_LISTEN : 0) |
+           (options->key_file != NULL ? TRI_CARD_KEY_FILE : 0);
+}
+
+/* Rank 0 reads seeds and key for all. All see the same; it says so for all. */
+int tri_cluster_check_cards(const troupe_t *troupe)
+{
+    const struct tri_runtime *runtime = &troupe->runtime;
+    uint32_t flags = 0;
+    int rank = 0; /* the first that expects others, or wants to join them */
+
+    for (int i = runtime->size - 1; i >= 0; i--) {
+        uint32_t open = troupe->cards[i].flags & TRI_CARD_OPEN;
+
+        rank = open != 0 ? i : rank;
+        flags |= open;
+    }
+    if ((flags & TRI_CARD_SEEDS) && !(troupe->cards[0].flags & TRI_CARD_SEEDS)) {
+        if (runtime->rank == 0)
+            tri_error("option seeds is set on rank %d, but not on rank 0, "
+                      "which reads it for all", rank);
+        return TROUPE_EOPTION;
+    }
+    if (flags == 0 || troupe->security == TRI_SEAL_NONE ||
+        (troupe->cards[0].flags & TRI_CARD_KEY_FILE))
+        return 0;
+    if (runtime->rank == 0)
+        tri_error("option %s (of rank %d) needs a key that both sides have: "
+                  "name a file of 64 hexadecimal digits in option key_file of "
+                  "rank 0, the same here and there (or set option security to "
+                  "\"none\" on a network that only friends can reach)",
+                  flags & TRI_CARD_SEEDS ? "seeds" : "listen", rank);
+    return TROUPE_EOPTION;
 }
 
 /* --- which cluster -------------------------------------------------------- */
@@ -151,12 +182,15 @@ int tri_cluster_find(troupe_t *troupe)
 
 /* --- the socket ----------------------------------------------------------- */
 
-static bool is_first_of_host(const troupe_t *troupe)
+/* Who takes the port of option listen: of a host's ranks that have it, the
+ * first. */
+static bool is_door_of_host(const troupe_t *troupe)
 {
     for (int i = 0; i < troupe->runtime.rank; i++)
-        if (troupe->cards[i].host == troupe->topology.host)
+        if (troupe->cards[i].host == troupe->topology.host &&
+            (troupe->cards[i].flags & TRI_CARD_LISTEN))
             return false;
-    return true;
+    return troupe->runtime.options.listen != NULL;
 }
 
 /* Where to bind. own_p: what others are told, but for the port. */
@@ -170,7 +204,7 @@ static int choose_address(const troupe_t *troupe,
     int rc;
 
     *port_p = 0;
-    if (options->listen != NULL && is_first_of_host(troupe))
+    if (is_door_of_host(troupe))
         parse_listen(options->listen, address, port_p);
     if (address[0] != '\0')
         rc = tri_interface_choose(address, own_p);

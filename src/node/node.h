@@ -24,6 +24,8 @@ struct tri_card {
 
 #define TRI_CARD_SEEDS 1u  /* it has option seeds */
 #define TRI_CARD_LISTEN 2u /* and listen */
+#define TRI_CARD_OPEN (TRI_CARD_SEEDS | TRI_CARD_LISTEN)
+#define TRI_CARD_KEY_FILE 4u
 
 struct troupe {
     struct tri_runtime runtime; /* first: a troupe_t is a context */
@@ -54,10 +56,13 @@ int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
 /* --- cluster.c: what of the start has to do with other jobs --------------- */
 
 /* Checks what the table of options cannot. Errors: EOPTION; logged. */
-int tri_cluster_check_options(const struct tri_runtime *runtime,
-                              enum tri_seal_mode security);
+int tri_cluster_check_options(const troupe_options_t *options);
 
 uint32_t tri_cluster_flags(const struct tri_runtime *runtime);
+
+/* The ranks' options together: the cards are there. Errors: EOPTION, the same
+ * on all ranks; logged by rank 0. */
+int tri_cluster_check_cards(const troupe_t *troupe);
 
 /* Rank 0 finds the cluster to join, if it has seeds; all learn which it is.
  * Collective. Errors: those of tri_join_find, EMPI. */

@@ -133,8 +133,7 @@ static int prepare(troupe_t *troupe, const troupe_options_t *options)
         rc = tri_bell_init(&runtime->bell);
     troupe->bell_open = rc == 0;
     if (rc == 0)
-        rc = tri_cluster_check_options(
-            runtime, security_of(runtime->options.security));
+        rc = tri_cluster_check_options(&runtime->options);
     return rc == 0 ? prepare_key(troupe) : rc;
 }
 
@@ -172,7 +171,7 @@ static int exchange_cards(troupe_t *troupe)
 
     for (int i = 0; rc == 0 && i < runtime->size; i++) {
         troupe->host_ranks += troupe->cards[i].host == own.host;
-        troupe->is_open |= troupe->cards[i].flags != 0;
+        troupe->is_open |= (troupe->cards[i].flags & TRI_CARD_OPEN) != 0;
         if (troupe->cards[i].interface != own.interface) {
             tri_error("rank %d runs another version of troupe", i);
             rc = TROUPE_EPROTO;
@@ -180,7 +179,7 @@ static int exchange_cards(troupe_t *troupe)
         if (rc == 0)
             rc = check_security(troupe, i);
     }
-    return rc;
+    return rc == 0 ? tri_cluster_check_cards(troupe) : rc;
 }
 
 /* After all ranks know that all want a key. */

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Options security, key_file and port_range: which starts are good, and that a
- * bad one fails on all ranks, with the same error and without a wait. The same
+ * Options security, key_file, port_range and listen: which starts are good, and
+ * that a bad one fails on all ranks, with the same error and without a wait. The same
  * processes start again and again.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "os/udp.h"
 #include "test.h"
 
 #define echo_messages(TELL, ASK)                                               \
@@ -118,6 +119,39 @@ static void check_disagreement(void)
     start(&options, 0, "fabric"); /* nothing was left behind */
 }
 
+/* Others may come in, by one rank alone: it takes the port, wherever it stands
+ * among the ranks of the host; what rank 0 reads for all must be there. */
+static void check_one_door(void)
+{
+    char listen[16], text[TROUPE_ENDPOINT_MAX] = "";
+    struct tri_endpoint any = { .family = 4, .ip = { 127, 0, 0, 1 } };
+    struct tri_udp free_port = { .fd = -1 };
+    troupe_options_t options;
+    troupe_t *troupe = NULL;
+
+    troupe_options_init(&options);
+    if (test_rank == 1) {
+        MUST(tri_udp_open(&free_port, &any, 0, 0));
+        snprintf(listen, sizeof(listen), "%u", free_port.own.port);
+        options.listen = listen;
+        tri_udp_close(&free_port);
+    }
+    start(&options, TROUPE_EOPTION, "auto"); /* rank 0 has no key */
+    options.key_file = test_rank == 1 ? good_file : NULL;
+    start(&options, TROUPE_EOPTION, "auto");
+    options.key_file = test_rank == 0 ? good_file : NULL;
+    MUST(troupe_start(&troupe, &options));
+    MUST(troupe_endpoint(troupe, text, sizeof(text)));
+    if (test_rank == 1)
+        CHECK(strcmp(strrchr(text, ':') + 1, listen) == 0);
+    exchange(troupe);
+    MPI_Barrier(MPI_COMM_WORLD);
+    MUST(troupe_stop(&troupe));
+    options.listen = NULL;
+    options.seeds = test_rank == 1 ? "127.0.0.1:9" : NULL;
+    start(&options, TROUPE_EOPTION, "auto");
+}
+
 static void write_file(const char *path, mode_t mode)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
@@ -166,6 +200,8 @@ int main(void)
     unsetenv("TROUPE_SECURITY");
     unsetenv("TROUPE_KEY_FILE");
     unsetenv("TROUPE_PORT_RANGE");
+    unsetenv("TROUPE_LISTEN");
+    unsetenv("TROUPE_SEEDS");
     MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
     MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
@@ -173,6 +209,7 @@ int main(void)
     check_modes();
     check_key_files();
     check_disagreement();
+    check_one_door();
     remove_files();
     MPI_Finalize();
     return test_status();

@@ -720,6 +720,42 @@ static void test_actors_max(void **state)
     stop(troupe);
 }
 
+/* What addresses can name, and nothing else. */
+static void test_node_name(void **state)
+{
+    static const char *const good[] = { "a", "Box-7_b.site", "rank", "0x12",
+                                        "123456789abcdef",
+                                        "123456789abcdef01" };
+    static const char *const bad[] = { "",        "a b",    "a/b",
+                                       "a@b",     "\xc3\xa4", "localhost",
+                                       "rank.3",  "rank.x", "rank.",
+                                       "0123456789abcDEF" };
+    char longest[TROUPE_MEMBER_NAME_MAX + 2];
+    troupe_options_t options = options_of(0);
+    troupe_member_t member;
+    troupe_t *troupe = NULL;
+
+    (void)state;
+    memset(longest, 'x', sizeof(longest));
+    longest[sizeof(longest) - 1] = '\0';
+    options.node_name = longest;
+    assert_int_equal(troupe_start(&troupe, &options), TROUPE_EOPTION);
+    longest[TROUPE_MEMBER_NAME_MAX] = '\0';
+    assert_int_equal(troupe_start(&troupe, &options), 0);
+    assert_int_equal(troupe_member_find(troupe, longest, &member), 0);
+    stop(troupe);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        options.node_name = bad[i];
+        assert_int_equal(troupe_start(&troupe, &options), TROUPE_EOPTION);
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        options.node_name = good[i];
+        assert_int_equal(troupe_start(&troupe, &options), 0);
+        assert_int_equal(troupe_member_find(troupe, good[i], &member), 0);
+        stop(troupe);
+    }
+}
+
 static void test_options(void **state)
 {
     troupe_options_t options = options_of(-5);
@@ -1216,6 +1252,7 @@ int main(void)
         cmocka_unit_test(test_exhausted_memory),
         cmocka_unit_test(test_actors_max),
         cmocka_unit_test(test_options),
+        cmocka_unit_test(test_node_name),
         WITH(test_failure, no_workers),
         WITH(test_failure, three_workers),
         cmocka_unit_test(test_exit),
