@@ -145,6 +145,32 @@ int troupe_endpoint(troupe_from_t from, char *text_p, size_t text_bytes_max);
  * Any thread or actor. */
 int troupe_is_excluded(troupe_from_t from);
 
+/*
+ * How this node's membership fares: counters since its start, and two gauges.
+ * A node that is slow or badly connected shows here before others tell.
+ */
+typedef struct troupe_member_stats {
+    uint64_t probes;        /* members probed, one a period */
+    uint64_t probes_failed; /* neither they nor helpers answered in time */
+    uint64_t suspicions;    /* of others, that this node was the first to have */
+    uint64_t refutations;   /* by this node, of suspicions of it */
+    uint64_t deaths;        /* that this node found out itself */
+    uint64_t not_judged;    /* verdicts it kept back, as it heard nobody */
+    uint64_t pauses;        /* it came to its timers so late that it did not
+                               trust them (stopped, suspended, starved) */
+    uint64_t packets_out, bytes_out; /* control datagrams: membership, names, */
+    uint64_t packets_in, bytes_in;   /* load and tags; good ones, UDP payload */
+    uint64_t late_max_ns;   /* how late the control thread came to its timers: */
+    uint64_t late_mean_ns;  /* the worst, and on average */
+    uint32_t health;        /* now: 0 good, to 7: it asks more patiently */
+    uint32_t rtt_us;        /* of recent probes, the slowest in a hundred; 0:
+                               none answered yet */
+} troupe_member_stats_t;
+
+/* Context: any thread or actor. Blocking: never. Counts are up to date to within
+ * one round of the control thread, each of them whole. */
+void troupe_member_stats(troupe_from_t from, troupe_member_stats_t *stats_p);
+
 /* Where to put an actor. */
 enum troupe_place_policy {
     TROUPE_PLACE_NODE = 1,     /* `node` */

@@ -3,6 +3,7 @@
 /* The public calls about members. */
 
 #include "base/clock.h"
+#include "member/member.h"
 #include "member/place.h"
 #include "member/roster.h"
 
@@ -69,6 +70,13 @@ int troupe_endpoint(troupe_from_t from, char *text_p, size_t text_bytes_max)
         return TROUPE_ETRANSPORT;
     tri_endpoint_print(own, text_p);
     return 0;
+}
+
+void troupe_member_stats(troupe_from_t from, troupe_member_stats_t *stats_p)
+{
+    troupe_self_t *self;
+
+    tri_member_stats(tri_runtime_of(from, &self)->member, stats_p);
 }
 
 /* --- waiting -------------------------------------------------------------- */

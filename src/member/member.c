@@ -32,6 +32,7 @@ int tri_member_post(struct tri_member *member, const struct tri_packet *packet,
     unsigned char data[TRI_PACKET_BYTES_MAX];
     struct tri_packet numbered = *packet;
     size_t bytes;
+    int rc;
 
     if (member->socket.own.family == 0 || to->family == 0)
         return TROUPE_ENODE;
@@ -39,8 +40,11 @@ int tri_member_post(struct tri_member *member, const struct tri_packet *packet,
         return TROUPE_ETOOBIG;
     numbered.counter = ++member->counter;
     bytes = tri_packet_seal(member->key, &numbered, data);
-    return bytes == 0 ? TROUPE_ESYSTEM
-                      : tri_udp_send(&member->socket, to, data, bytes);
+    rc = bytes == 0 ? TROUPE_ESYSTEM
+                    : tri_udp_send(&member->socket, to, data, bytes);
+    if (rc == 0)
+        tri_member_count_out(member, bytes);
+    return rc;
 }
 
 static const struct tri_member_card *card_of(void *context, uint64_t node)
@@ -379,17 +383,6 @@ static void look_for_life(struct tri_member *member, uint64_t now_ns)
     }
 }
 
-static void note_lateness(struct tri_member *member, uint64_t late_ns)
-{
-    atomic_fetch_add_explicit(&member->ticks, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&member->late_sum_ns, late_ns,
-                              memory_order_relaxed);
-    if (late_ns > atomic_load_explicit(&member->late_max_ns,
-                                       memory_order_relaxed))
-        atomic_store_explicit(&member->late_max_ns, late_ns,
-                              memory_order_relaxed);
-}
-
 static void tick(struct tri_member *member, uint64_t now_ns)
 {
     uint64_t due_ns = tri_swim_due_ns(member->swim);
@@ -397,7 +390,7 @@ static void tick(struct tri_member *member, uint64_t now_ns)
     if (now_ns < due_ns)
         return;
     if (due_ns > 0)
-        note_lateness(member, now_ns - due_ns);
+        tri_member_count_late(member, now_ns - due_ns);
     look_for_life(member, now_ns);
     for (uint32_t i = 0; i < TICKS_MAX && !member->excluded; i++) {
         struct tri_swim_event event = { .kind = TRI_SWIM_TICK,
@@ -558,6 +551,7 @@ static uint64_t run(struct tri_runtime *runtime, uint64_t now_ns, bool ready)
         tick(member, now_ns);
     }
     run_clients(member, now_ns);
+    tri_member_publish(member);
     due_ns = tri_roster_run(runtime->roster, now_ns);
     due_ns = tri_min(due_ns, reap(member, now_ns));
     if (!member->excluded)
@@ -695,18 +689,6 @@ int tri_member_join(struct tri_member *member, uint64_t deadline_ns)
     tri_join_log(error, seeds != NULL ? seeds : "the seed",
                  member->runtime->options.cluster);
     return error;
-}
-
-struct tri_member_lateness tri_member_lateness(const struct tri_member *member)
-{
-    struct tri_member_lateness lateness = {
-        .max_ns = atomic_load(&member->late_max_ns),
-        .ticks = atomic_load(&member->ticks),
-    };
-
-    if (lateness.ticks > 0)
-        lateness.mean_ns = atomic_load(&member->late_sum_ns) / lateness.ticks;
-    return lateness;
 }
 
 /* --- opening -------------------------------------------------------------- */

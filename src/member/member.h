@@ -13,6 +13,8 @@
  * and cannot be joined has a driver without a socket.
  */
 
+#include <troupe/member.h>
+
 #include "member/card.h"
 #include "member/join.h"
 #include "member/packet.h"
@@ -142,14 +144,8 @@ bool tri_member_has_joined(const struct tri_member *member);
 void tri_member_leave(struct tri_member *member);
 bool tri_member_has_left(const struct tri_member *member);
 
-/* How late the control thread came to its timers: the worst since the start,
- * and the mean. Any thread. */
-struct tri_member_lateness {
-    uint64_t max_ns;
-    uint64_t mean_ns;
-    uint64_t ticks;
-};
-
-struct tri_member_lateness tri_member_lateness(const struct tri_member *member);
+/* Any thread. */
+void tri_member_stats(const struct tri_member *member,
+                      troupe_member_stats_t *stats_p);
 
 #endif

@@ -46,6 +46,27 @@ struct tri_member_orders {
     uint64_t suspects[TRI_SUSPECTS_MAX];
 };
 
+/* What is known of the core's numbers outside of the control thread. */
+enum tri_member_metric {
+    TRI_MEMBER_PROBES,
+    TRI_MEMBER_PROBES_FAILED,
+    TRI_MEMBER_SUSPICIONS,
+    TRI_MEMBER_REFUTATIONS,
+    TRI_MEMBER_DEATHS,
+    TRI_MEMBER_NOT_JUDGED,
+    TRI_MEMBER_PAUSES,
+    TRI_MEMBER_HEALTH,
+    TRI_MEMBER_RTT_US,
+    TRI_MEMBER_METRICS,
+};
+
+/* Written by the control thread alone, read by all. */
+struct tri_member_counts {
+    _Atomic uint64_t metrics[TRI_MEMBER_METRICS]; /* as of its last round */
+    _Atomic uint64_t packets_in, bytes_in, packets_out, bytes_out;
+    _Atomic uint64_t late_max_ns, late_sum_ns, ticks;
+};
+
 /* The packet that is being handled: who joined by it has its card in it. */
 struct tri_arriving {
     const struct tri_swim_packet *swim; /* NULL: none */
@@ -94,8 +115,8 @@ struct tri_member {
     uint32_t hints_len;
     uint64_t unreachable_ns;
     _Atomic uint32_t others; /* living members of other jobs */
-    _Atomic uint64_t late_max_ns, late_sum_ns, ticks;
 
+    struct tri_member_counts counts;
     struct tri_member_orders orders;
     struct tri_arriving arriving;
     struct tri_member_card cards[TRI_SWIM_RUMOURS_MAX];
@@ -151,6 +172,18 @@ void tri_member_hint(struct tri_member *member, const unsigned char *data,
 
 /* Takes in datagrams, a bounded number. True: there may be more. */
 bool tri_member_receive(struct tri_member *member, uint64_t now_ns);
+
+/* --- stats.c: the control thread ------------------------------------------ */
+
+/* A datagram that passed all checks; one that went out. */
+void tri_member_count_in(struct tri_member *member, size_t bytes);
+void tri_member_count_out(struct tri_member *member, size_t bytes);
+
+/* Timers were due so long ago. */
+void tri_member_count_late(struct tri_member *member, uint64_t late_ns);
+
+/* Shows the core's numbers to others. */
+void tri_member_publish(struct tri_member *member);
 
 /* --- watch.c -------------------------------------------------------------- */
 

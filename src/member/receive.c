@@ -107,6 +107,7 @@ static void take(struct tri_member *member, const unsigned char *data,
         refuse(member, "control: a datagram that was here before");
         return;
     }
+    tri_member_count_in(member, bytes);
     dispatch(member, &packet, contact, from, now_ns);
 }
 

@@ -134,8 +134,8 @@ static void post_refusal(struct tri_member *member, uint64_t node,
 
     tri_refused_encode(refused, body);
     bytes = tri_packet_seal(sealed ? member->key : NULL, &packet, data);
-    if (bytes > 0)
-        tri_udp_send(&member->socket, to, data, bytes);
+    if (bytes > 0 && tri_udp_send(&member->socket, to, data, bytes) == 0)
+        tri_member_count_out(member, bytes);
 }
 
 void tri_member_refuse_join(struct tri_member *member,

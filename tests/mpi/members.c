@@ -73,6 +73,40 @@ static void check_tags(void)
     }
 }
 
+/* --- statistics ----------------------------------------------------------- */
+
+/* A probe was answered; this much is there of each number. */
+static int has_probed(void *arg)
+{
+    troupe_member_stats_t stats;
+
+    (void)arg;
+    troupe_member_stats(here, &stats);
+    return stats.probes > 0 && stats.rtt_us > 0 && stats.packets_in > 0 &&
+           stats.packets_out > 0;
+}
+
+static void check_stats(void)
+{
+    double end_ms = test_now_ms() + TEST_SOON_MS;
+    troupe_member_stats_t stats, later;
+
+    while (size > 1 && !has_probed(NULL) && test_now_ms() < end_ms)
+        troupe_serve(here, LOOK_MS);
+    troupe_member_stats(here, &stats);
+    CHECK_EQ(has_probed(NULL), size > 1);
+    CHECK_EQ((long long)stats.deaths, 0);
+    /* At most what fits into one datagram, at least a header and a tag. */
+    CHECK(stats.bytes_out <= 1400 * stats.packets_out);
+    CHECK(stats.bytes_out >= 56 * stats.packets_out);
+    CHECK(stats.bytes_in <= 1400 * stats.packets_in);
+    CHECK(stats.health <= 7);
+    CHECK(stats.late_mean_ns <= stats.late_max_ns);
+    troupe_member_stats(here, &later);
+    CHECK(later.packets_out >= stats.packets_out);
+    CHECK(later.probes >= stats.probes);
+}
+
 /* --- events --------------------------------------------------------------- */
 
 #define crier_messages(TELL, ASK)                                             \
@@ -242,6 +276,7 @@ int main(void)
     check_events();
     check_places();
     check_spawn_at();
+    check_stats();
     if (size > 1) { /* alone nobody is told, and nobody looks */
         check_tags();
         check_load();

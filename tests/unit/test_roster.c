@@ -545,6 +545,7 @@ static void test_alone(void **state)
     troupe_t *troupe = start();
     troupe_member_t members[2];
     troupe_place_t place = { .policy = TROUPE_PLACE_LEAST_LOADED };
+    troupe_member_stats_t stats;
     char tags[TROUPE_MEMBER_TAGS_MAX + 2];
     uint64_t node;
 
@@ -563,6 +564,12 @@ static void test_alone(void **state)
                      TROUPE_ENONODE);
     assert_int_equal(troupe_member_find(troupe, NULL, members), TROUPE_EINVAL);
     assert_int_equal(troupe_is_excluded(troupe), 0);
+    memset(&stats, 0xff, sizeof(stats));
+    troupe_member_stats(troupe, &stats); /* nobody to probe */
+    assert_int_equal(stats.probes, 0);
+    assert_int_equal(stats.packets_out, 0);
+    assert_int_equal(stats.packets_in, 0);
+    assert_int_equal(stats.health, 0);
     assert_int_equal(troupe_member_tag(troupe, "role=test"), 0);
     assert_int_equal(troupe_member_get(troupe, troupe_node_id(troupe), members),
                      0);
