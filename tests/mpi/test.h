@@ -106,14 +106,6 @@ static inline int test_end(troupe_t *troupe)
     return test_status();
 }
 
-/* Everything over libfabric: no process's death is seen. */
-static inline int test_is_fabric(void)
-{
-    const char *transport = getenv("TROUPE_TRANSPORT");
-
-    return transport && strcmp(transport, "fabric") == 0;
-}
-
 #define TEST_ADDRESS_BYTES 64
 
 static inline const char *test_address(char address[TEST_ADDRESS_BYTES],
