@@ -67,7 +67,10 @@ typedef struct troupe_options {
     size_t parked_bytes_max;
     /* Nodes that may be known at once, this one and the job's ranks among
      * them; a dead one counts for a minute or two. 2 to 16384, and never less
-     * than there are ranks. Costs memory as nodes join. */
+     * than there are ranks. Costs memory as nodes join. The same on all nodes:
+     * who joins a member that is full gets ELIMIT; who is a member already and
+     * full does not list one that joined elsewhere, logs that, and sends to it
+     * end with ENODE. */
     uint32_t nodes_max;
     /* Names of actors known at once, those of all nodes: every node knows all.
      * A withdrawn one counts for a minute or two. Each takes 0.7 KiB. A spawn

@@ -22,7 +22,7 @@ struct tri_contact {
     uint64_t heard;        /* what tri_peer_heard said last */
     int pidfd;             /* -1: none */
     bool own_job;          /* a rank of our job */
-    bool over;             /* dead, or left */
+    bool over;             /* dead, or left, or there is no room for it */
 };
 
 struct tri_contacts {

@@ -186,8 +186,22 @@ static const struct tri_member_card *arrived_card(struct tri_member *member,
     return NULL;
 }
 
+/*
+ * A member that the roster has no room for. The core's opinion of it has to be
+ * right all the same, as all others follow it: it is probed and answered. To
+ * everybody else here it is as one that is gone: not listed, ENODE.
+ */
+static void admit_unlisted(struct tri_contact *contact, const char *where)
+{
+    contact->over = true;
+    tri_error("no room for node %016llx, which joined, at %s: messages cannot "
+              "reach it from here, and it is not listed, as option nodes_max "
+              "is too low here",
+              (unsigned long long)contact->node, where);
+}
+
 /* False: it cannot be a member here. */
-static bool admit(struct tri_member *member, uint64_t node, uint64_t now_ns)
+static bool admit(struct tri_member *member, uint64_t node)
 {
     const struct tri_member_card *card = arrived_card(member, node);
     struct tri_contact *contact;
@@ -196,22 +210,23 @@ static bool admit(struct tri_member *member, uint64_t node, uint64_t now_ns)
 
     if (card == NULL)
         return false;
-    rc = tri_roster_add(member->runtime->roster, card);
-    contact = rc == 0 || rc == TROUPE_EEXIST ? add_contact(member, card)
-                                             : NULL;
+    tri_endpoint_print(&card->control, text);
+    contact = add_contact(member, card);
     if (contact == NULL) {
-        tri_error("no room for node %016llx, which joined: raise option "
-                  "nodes_max",
-                  (unsigned long long)node);
+        tri_error("no memory for node %016llx, which joined, at %s",
+                  (unsigned long long)node, text);
+        return false;
+    }
+    rc = tri_roster_add(member->runtime->roster, card);
+    if (rc != 0 && rc != TROUPE_EEXIST) {
+        admit_unlisted(contact, text);
         return false;
     }
     add_peer(member, contact, card);
-    tri_info("node %016llx has joined, at %s", (unsigned long long)node,
-             tri_endpoint_print(&card->control, text));
+    tri_info("node %016llx has joined, at %s", (unsigned long long)node, text);
     atomic_fetch_add(&member->others, 1);
     if (!tri_member_watch(member, contact, card))
         atomic_store(&member->orders.died, 1); /* looked at soon, not here */
-    (void)now_ns;
     return true;
 }
 
@@ -282,7 +297,7 @@ static void apply_change(struct tri_member *member,
     if (change->node == member->node)
         return;
     if (change->before == TRI_SWIM_UNKNOWN &&
-        (is_over || !admit(member, change->node, now_ns)))
+        (is_over || !admit(member, change->node)))
         return; /* its death is no news to who never knew it */
     contact = tri_contacts_find(&member->contacts, change->node);
     if (contact == NULL || contact->over)

@@ -473,12 +473,50 @@ static void excluded(void)
     stop(&seed);
 }
 
+/* --- room ----------------------------------------------------------------- */
+
+/* A member without room for a third one neither lists nor reaches it, but does
+ * not hold it for dead, even when nobody else could probe it. */
+static void no_room(void)
+{
+    struct puppet seed, small, third, fourth;
+    unsigned port;
+
+    say_test("no room");
+    port = start_seed(&seed, "membership=test nodes_max=3");
+    puppet_spawn(&small);
+    puppet_start(&small,
+                 "key_file=%s seeds=127.0.0.1:%u membership=test nodes_max=2",
+                 puppet_key_file(0), port);
+    puppet_must(&small, "ok", "alive 2 %d", SOON_MS);
+    start_joiner(&third, port, "membership=test");
+    puppet_must(&third, "ok", "alive 3 %d", SOON_MS);
+    puppet_must(&seed, "ok", "alive 3 %d", SOON_MS);
+    puppet_must(&small, "ok", "alive 2 1");
+    puppet_must(&small, "TROUPE_ENODE", "ask %s %d", third.ref, SOON_MS);
+    puppet_must(&seed, "ok", "ask %s %d", third.ref, SOON_MS);
+    /* And who asks a full one to join is told. */
+    puppet_spawn(&fourth);
+    puppet_must(&fourth, "TROUPE_ELIMIT",
+                "start key_file=%s seeds=127.0.0.1:%u membership=test",
+                puppet_key_file(0), port);
+    puppet_end(&fourth);
+    /* Two are left. A suspicion among them would last for 0.8 s. */
+    puppet_kill(&seed, SIGKILL);
+    puppet_must(&third, "ok", "alive 2 %d", SOON_MS);
+    puppet_must(&third, "TROUPE_ETIMEDOUT", "excluded 3000");
+    puppet_must(&third, "ok", "alive 2 1");
+    puppet_kill(&third, SIGKILL);
+    puppet_kill(&small, SIGKILL);
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
         join_and_leave, killed_and_back, several,       by_fabric,
         seeds,          seed_later,      refused,       no_key,
         strangers,      other_version,   pauses,        excluded,
+        no_room,
     };
     int only = argc > 1 ? atoi(argv[1]) : -1;
 
