@@ -237,6 +237,10 @@ void tri_link_set_peer(struct tri_link *link, int rank, uint64_t node,
                        struct tri_transport *transport,
                        const struct tri_address *address);
 
+/* Whether another peer can be added: what died counts until its slot is free
+ * again. Context: the control thread. */
+bool tri_link_has_room(struct tri_link *link);
+
 /*
  * Adds a peer that has no rank, while others send and poll. The transport is
  * one of the link's. *peer_p: NULL, or where to put the peer.

@@ -208,6 +208,12 @@ static struct tri_peer *reuse(struct tri_link *link)
     return peer;
 }
 
+bool tri_link_has_room(struct tri_link *link)
+{
+    return link->free_len > 0 ||
+           tri_link_peers_len(link) < link->config.peers_max;
+}
+
 int tri_link_add_peer(struct tri_link *link, uint64_t node,
                       struct tri_transport *transport,
                       const struct tri_address *address,

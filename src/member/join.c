@@ -119,7 +119,7 @@ void tri_join_log(int error, const char *seed, const char *cluster)
         break;
     case TROUPE_ELIMIT:
         tri_error("%s has no room for another member: raise option nodes_max "
-                  "there",
+                  "there (who died counts for a minute or two)",
                   seed);
         break;
     case TROUPE_ETRANSPORT:

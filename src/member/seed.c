@@ -183,8 +183,10 @@ int tri_member_may_join(struct tri_member *member,
         return TROUPE_EVERSION;
     if (!by_ring && (member->fabric == NULL || card->fabric.bytes == 0))
         return TROUPE_ETRANSPORT;
-    if (tri_swim_alive_len(member->swim) >= member->nodes_max &&
-        tri_swim_state_of(member->swim, card->node) == TRI_SWIM_UNKNOWN)
+    /* One that no message would reach is no member. */
+    if (tri_swim_state_of(member->swim, card->node) == TRI_SWIM_UNKNOWN &&
+        (tri_swim_alive_len(member->swim) >= member->nodes_max ||
+         !tri_link_has_room(&member->runtime->link)))
         return TROUPE_ELIMIT;
     return 0;
 }

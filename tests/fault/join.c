@@ -361,6 +361,30 @@ static void strangers(void)
     stop(&seed);
 }
 
+/* Who died counts for a while: then nobody is let in whom no message could
+ * reach. */
+static void full(void)
+{
+    struct puppet seed, joiner;
+    unsigned port;
+
+    say_test("as many as nodes_max, all of them dead");
+    port = start_seed(&seed, "nodes_max=4");
+    for (int life = 0; life < 3; life++) {
+        start_joiner(&joiner, port, "");
+        puppet_must(&joiner, "ok", "ask %s %d", seed.ref, SOON_MS);
+        puppet_kill(&joiner, SIGKILL);
+        puppet_must(&seed, "ok", "state %016lx dead %d", joiner.node, SOON_MS);
+    }
+    puppet_spawn(&joiner);
+    puppet_must(&joiner, "TROUPE_ELIMIT",
+                "start key_file=%s seeds=127.0.0.1:%u join_timeout_ms=%d",
+                puppet_key_file(0), port, SOON_MS);
+    puppet_must(&seed, "ok", "alive 1 %d", SOON_MS);
+    puppet_end(&joiner);
+    stop(&seed);
+}
+
 /* A seed of another version: the joiner says so when its time is up. */
 static void other_version(void)
 {
@@ -516,7 +540,7 @@ int main(int argc, char **argv)
         join_and_leave, killed_and_back, several,       by_fabric,
         seeds,          seed_later,      refused,       no_key,
         strangers,      other_version,   pauses,        excluded,
-        no_room,
+        full,           no_room,
     };
     int only = argc > 1 ? atoi(argv[1]) : -1;
 
