@@ -475,6 +475,8 @@ static void on_record(void *context, struct tri_peer *peer,
         break;
     case TRI_MONITOR:
     case TRI_DEMONITOR:
+    case TRI_LINK:
+    case TRI_UNLINK:
         tri_watch_record(runtime, peer, record);
         break;
     case TRI_DRAIN:

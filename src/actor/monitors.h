@@ -78,8 +78,8 @@ struct tri_monitors {
 };
 
 /*
- * Messages of fired entries, in the order these were added. sender: who ended, but its node is
- * the watcher's, where the message has to go. By kind:
+ * Messages of fired entries, in the order these were added. sender: who ended,
+ * but its node is the watcher's, where the message has to go. By kind:
  *     TRI_EVENT, TRI_LINKED  to an actor here
  *     TRI_DOWN               to an actor elsewhere
  *     TRI_REPLY              to a waiting thread, anywhere

@@ -6,7 +6,9 @@
  *
  * MONITOR and DEMONITOR travel on the lane of control: nothing holds them up.
  * A DOWN travels on the lane of data, behind what the actor had sent, and is
- * parked behind that, too, when the watcher's mailbox is full.
+ * parked behind that, too, when the watcher's mailbox is full. So do LINK and
+ * UNLINK: the DOWN of an actor that links and ends at once must not overtake
+ * them, or it would find no link.
  *
  * Who adds an entry marks the watched actor's cell and then looks whether it
  * still lives; who ends an actor changes its generation and then looks at the
@@ -310,16 +312,27 @@ static void on_down(struct tri_runtime *runtime, struct tri_peer *peer,
 void tri_watch_record(struct tri_runtime *runtime, struct tri_peer *peer,
                       const struct tri_record *record)
 {
-    if (record->index >= TRI_MONITOR_KINDS || record->bytes != 0) {
+    bool is_link = record->kind == TRI_LINK || record->kind == TRI_UNLINK;
+
+    if (record->index >= TRI_MONITOR_KINDS || record->bytes != 0 ||
+        (record->kind != TRI_DOWN &&
+         is_link != (record->index == TRI_MONITOR_LINK))) {
         tri_refusals_count(&runtime->link.refusals, "a monitor of no kind");
         return;
     }
-    if (record->kind == TRI_MONITOR)
+    switch (record->kind) {
+    case TRI_MONITOR:
+    case TRI_LINK:
         on_monitor(runtime, peer, record);
-    else if (record->kind == TRI_DEMONITOR)
+        break;
+    case TRI_DEMONITOR:
+    case TRI_UNLINK:
         on_demonitor(runtime, peer, record);
-    else
+        break;
+    default: /* TRI_DOWN */
         on_down(runtime, peer, record);
+        break;
+    }
 }
 
 /* --- monitors ------------------------------------------------------------- */
@@ -430,17 +443,15 @@ int troupe_link(troupe_self_t *self, troupe_ref_t ref)
         return 0;
     back = reversed(&spec);
     rc = add(self, &spec, NULL);
+    if (rc != 0)
+        return rc == TROUPE_EEXIST ? 0 : rc;
+    rc = tri_monitors_add(&runtime->monitors, &back, NULL);
     if (rc == TROUPE_EEXIST)
-        return 0;
-    if (rc == 0) {
-        rc = tri_monitors_add(&runtime->monitors, &back, NULL);
-        if (rc == TROUPE_EEXIST)
-            rc = 0;
-        if (rc == 0 && ref.node != runtime->node)
-            rc = tell_node(runtime, TRI_MONITOR, &spec, 0);
-        else if (rc == 0 && !mark(runtime, ref))
-            rc = TROUPE_ENOACTOR;
-    }
+        rc = 0;
+    if (rc == 0 && ref.node != runtime->node)
+        rc = tell_node(runtime, TRI_LINK, &spec, 0);
+    else if (rc == 0 && !mark(runtime, ref))
+        rc = TROUPE_ENOACTOR;
     if (rc == 0)
         return 0;
     tri_monitors_remove_like(&runtime->monitors, &back);
@@ -467,7 +478,7 @@ int troupe_unlink(troupe_self_t *self, troupe_ref_t ref)
         return TROUPE_EINVAL;
     tri_monitors_remove_like(&runtime->monitors, &back);
     if (ref.node != runtime->node)
-        tell_node(runtime, TRI_DEMONITOR, &spec, 0);
+        tell_node(runtime, TRI_UNLINK, &spec, 0);
     return 0;
 }
 

@@ -59,7 +59,9 @@ enum tri_record_kind {
                            know; index, ask: as the MONITOR; value: why */
     TRI_SPAWN = 20,     /* to the node: create an actor; payload: wire/spawn.h;
                            an ask, its slot TRI_SLOT_NODE */
-    TRI_KIND_LAST = TRI_SPAWN,
+    TRI_LINK = 21,      /* as a MONITOR and a DEMONITOR, for both ends; on the */
+    TRI_UNLINK = 22,    /* lane of DOWN, as the sender's end may come next */
+    TRI_KIND_LAST = TRI_UNLINK,
 };
 
 /* What is to the node itself, and may be large: no actor's slot, and not that

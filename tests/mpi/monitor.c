@@ -10,7 +10,7 @@
 #include "actor/runtime.h"
 #include "test.h"
 
-enum { PUTS = 300, RANKS_MAX = 64 };
+enum { PUTS = 300, FLASHES = 500 };
 
 #define eye_messages(TELL, ASK)                                               \
     TELL(eye, watch, (troupe_ref_t ref; int32_t is_node;))                    \
@@ -19,6 +19,7 @@ enum { PUTS = 300, RANKS_MAX = 64 };
     TELL(eye, untie, (troupe_ref_t ref;))                                     \
     TELL(eye, put, ())                                                        \
     TELL(eye, hold, ())                                                       \
+    TELL(eye, flash, (troupe_ref_t ref; int32_t times;))                      \
     ASK(eye, end, (eye_ref_t to; int32_t puts; int32_t error;),               \
         (int32_t unused;))                                                    \
     ASK(eye, make, (), (eye_ref_t eye; eye_ref_t blind;))                     \
@@ -94,6 +95,7 @@ static int on_end(troupe_self_t *self, struct eye *e, const eye_end_t *m)
 }
 
 static int on_make(troupe_self_t *self, struct eye *e, const eye_make_t *m);
+static int on_flash(troupe_self_t *self, struct eye *e, const eye_flash_t *m);
 
 static int on_used(troupe_self_t *self, struct eye *e, const eye_used_t *m)
 {
@@ -125,8 +127,8 @@ static int on_down(troupe_self_t *self, struct eye *e,
 
 TROUPE_ACTOR(eye, struct eye, .watch = on_watch, .unwatch = on_unwatch,
              .tie = on_tie, .untie = on_untie, .put = on_put, .hold = on_hold,
-             .end = on_end, .make = on_make, .used = on_used, .seen = on_seen,
-             .on_down = on_down)
+             .flash = on_flash, .end = on_end, .make = on_make,
+             .used = on_used, .seen = on_seen, .on_down = on_down)
 TROUPE_ACTOR_AS(blind, eye, struct eye, .tie = on_tie, .end = on_end,
                 .seen = on_seen)
 
@@ -138,6 +140,29 @@ static int on_make(troupe_self_t *self, struct eye *e, const eye_make_t *m)
     MUST(eye_spawn(self, NULL, NULL, &made.eye));
     MUST(blind_spawn(self, NULL, NULL, &made.blind));
     return eye_make_reply(self, made);
+}
+
+/* Links, and fails at once. */
+static int on_tie_and_fail(troupe_self_t *self, struct eye *e,
+                           const eye_tie_t *m)
+{
+    (void)e;
+    MUST(troupe_link(self, m->ref));
+    return TROUPE_EFAILED;
+}
+
+TROUPE_ACTOR_AS(brief, eye, struct eye, .tie = on_tie_and_fail)
+
+static int on_flash(troupe_self_t *self, struct eye *e, const eye_flash_t *m)
+{
+    (void)e;
+    for (int i = 0; i < m->times; i++) {
+        eye_ref_t brief;
+
+        MUST(brief_spawn(self, NULL, NULL, &brief));
+        MUST(eye_tie(self, brief, (eye_tie_t){ m->ref }));
+    }
+    return 0;
 }
 
 /* --- one rank's view ------------------------------------------------------ */
@@ -320,6 +345,19 @@ static void check_links(struct stage *stage)
     stop_all(stage);
 }
 
+/* Who links and ends at once is told of all the same: the end does not overtake
+ * the link. */
+static void check_brief_links(struct stage *stage)
+{
+    raise_stage(stage);
+    for (int i = 1; i <= FLASHES / 100; i++) {
+        MUST(eye_flash(stage->troupe, stage->maker,
+                       (eye_flash_t){ stage->eye.ref, 100 }));
+        CHECK_EQ(await(stage, 100 * i).reason, TROUPE_EFAILED);
+    }
+    stop_all(stage);
+}
+
 static void check_silent_links(struct stage *stage)
 {
     raise_stage(stage);
@@ -388,6 +426,7 @@ int main(void)
     check_nobody(&stage);
     check_links(&stage);
     check_silent_links(&stage);
+    check_brief_links(&stage);
     if (test_rank == 0 && size > 1 && test_has_workers(stage.troupe))
         check_parked(&stage);
     check_used(&stage);
