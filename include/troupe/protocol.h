@@ -339,11 +339,11 @@
 
 #define TROUPE_SPAWN_ON_(kind, protocol, state_type)                          \
     TROUPE_INLINE_ int kind##_spawn_on(                                       \
-        troupe_t *troupe, uint64_t node,                                      \
+        troupe_t *troupe_, uint64_t node,                                     \
         const troupe_spawn_options_t *options, const state_type *initial,     \
         int timeout_ms, protocol##_ref_t *ref_p)                              \
     {                                                                         \
-        return troupe_spawn_on(troupe, node, &kind##_class_, options,         \
+        return troupe_spawn_on(troupe_, node, &kind##_class_, options,        \
                                initial, timeout_ms,                           \
                                ref_p ? &ref_p->ref : NULL);                   \
     }                                                                         \
@@ -369,14 +369,14 @@
                                     (troupe_any_fn_t)then, arg);              \
     }                                                                         \
     TROUPE_INLINE_ int kind##_spawn_at(                                       \
-        troupe_t *troupe, const troupe_place_t *place,                        \
+        troupe_t *troupe_, const troupe_place_t *place,                       \
         const troupe_spawn_options_t *options, const state_type *initial,     \
         int timeout_ms, protocol##_ref_t *ref_p)                              \
     {                                                                         \
         uint64_t node;                                                        \
-        int rc = troupe_place(troupe, place, &node);                          \
+        int rc = troupe_place(troupe_, place, &node);                         \
         return rc ? rc                                                        \
-                  : kind##_spawn_on(troupe, node, options, initial,           \
+                  : kind##_spawn_on(troupe_, node, options, initial,          \
                                     timeout_ms, ref_p);                       \
     }                                                                         \
     TROUPE_INLINE_ int kind##_spawn_at_then(                                  \

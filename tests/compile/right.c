@@ -5,6 +5,9 @@
  */
 #include "counter.h"
 
+/* What a program may call its node: nothing that the macros make hides it. */
+troupe_t *troupe;
+
 struct counter {
     int64_t value;
 };
@@ -68,37 +71,37 @@ TROUPE_ACTOR(counter, struct counter, .add = on_add, .reset = on_reset,
              .on_name = on_name)
 #endif
 
-static int play(troupe_t *troupe, lamp_ref_t lamp)
+static int play(troupe_t *node, lamp_ref_t lamp)
 {
     uint8_t up[2] = { 0, 100 }, down[1] = { 0 };
     struct iovec parts[2] = { { up, sizeof(up) }, { down, sizeof(down) } };
     lamp_play_t head;
 
     head.step_ms = 10;
-    return lamp_play_gather(troupe, lamp, &head, head.percents, parts, 2);
+    return lamp_play_gather(node, lamp, &head, head.percents, parts, 2);
 }
 
 int main(void)
 {
-    troupe_t *troupe;
+    troupe_t *node;
     counter_ref_t hits;
     counter_add_t add = { 1 };
     counter_read_t read = { 0 };
     counter_read_result_t total;
     lamp_ref_t nobody = { { 0, 0, 0 } };
-    int rc = troupe_start(&troupe, 0);
+    int rc = troupe_start(&node, 0);
 
     if (rc != 0)
         return 1;
-    rc = counter_spawn(troupe, "hits", 0, &hits);
+    rc = counter_spawn(node, "hits", 0, &hits);
     if (rc == 0)
-        rc = counter_add(troupe, hits, add);
+        rc = counter_add(node, hits, add);
     if (rc == 0)
-        rc = counter_resolve_with(troupe, "actor:///hits", 0, 1000, &hits);
+        rc = counter_resolve_with(node, "actor:///hits", 0, 1000, &hits);
     if (rc == 0)
-        rc = counter_read(troupe, hits, read, 1000, &total);
-    if (rc == 0 && play(troupe, nobody) != TROUPE_ENODE)
+        rc = counter_read(node, hits, read, 1000, &total);
+    if (rc == 0 && play(node, nobody) != TROUPE_ENODE)
         rc = TROUPE_EFAILED;
-    troupe_stop(&troupe);
+    troupe_stop(&node);
     return rc == 0 && total.value == 1 ? 0 : 1;
 }
