@@ -181,8 +181,8 @@ void troupe_wake(troupe_from_t from);
 /*
  * Waits until all that this node (its actors and threads) sent before the
  * call has been handled, wherever it went, this node and those that joined
- * included; what is sent meanwhile is not waited for. A message is handled when its handler has
- * returned. What went to a node that dies is written off.
+ * included; what is sent meanwhile is not waited for. A message is handled
+ * when its handler has returned. What went to a node that dies is written off.
  * Context: any thread of the program, not in a handler; threads that call it
  * at the same time take turns. The thread serves actors meanwhile.
  * Blocking: up to timeout_ms, or TROUPE_FOREVER.
@@ -196,9 +196,9 @@ int troupe_drain(troupe_t *troupe, int timeout_ms);
  * has a message in flight or unhandled among them. It says nothing about
  * messages that a thread of the program sends meanwhile, nor about asks that
  * wait for their answer or deadline, nor about nodes that joined the job: what
- * is on its way from or to them does not count. A node that dies is written off, and with it what it
- * sent and was sent. A node whose deadline passes leaves the call; it may
- * come back while others still wait.
+ * is on its way from or to them does not count. A node that dies is written
+ * off, and with it what it sent and was sent. A node whose deadline passes
+ * leaves the call; it may come back while others still wait.
  * Context: any thread of the program, one at a time, not in a handler. The
  * thread serves actors meanwhile. Blocking: up to timeout_ms, or
  * TROUPE_FOREVER.

@@ -16,9 +16,10 @@
  * The caller writes records from the first moment on; nobody rings for them
  * until the welcome, so the called node looks by itself once, and the caller
  * rings without condition when it has the bell. Who is not welcome finds the
- * socket closed, and calls again for some seconds (ring_retry.c). The nonce is only told to a
- * process of our own user. A pidfd then watches each peer's process; where the
- * kernel has none the sockets stay open, and their end is a strong hint.
+ * socket closed, and calls again for some seconds (ring_retry.c). The nonce is
+ * only told to a process of our own user. A pidfd then watches each peer's
+ * process; where the kernel has none the sockets stay open, and their end is a
+ * strong hint.
  */
 
 #define _GNU_SOURCE
