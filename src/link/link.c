@@ -183,10 +183,13 @@ static void mourn(struct tri_link *link)
     for (uint32_t i = 0; i < tri_link_peers_len(link); i++) {
         struct tri_peer *peer = &link->peers[i];
 
-        if (!tri_peer_is_used(peer) || peer->mourned ||
+        /* acquire: pairs with the release of a slot that is used again, whose
+         * last peer is not to be mourned twice */
+        if (!tri_peer_is_used(peer) ||
+            atomic_load_explicit(&peer->mourned, memory_order_acquire) ||
             !tri_peer_is_dead(peer))
             continue;
-        peer->mourned = true;
+        atomic_store_explicit(&peer->mourned, true, memory_order_relaxed);
         link->mourned++;
         if (peer->transport->ops->resume != NULL)
             peer->transport->ops->resume(peer->transport, peer);

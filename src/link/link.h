@@ -126,7 +126,8 @@ struct tri_peer {
     _Atomic uint64_t heard; /* what else arrived; writer: poll lock */
     _Atomic uint32_t parked_len; /* messages */
     bool parking_full; /* data is not taken */
-    bool mourned; /* its transport knows of its death */
+    _Atomic bool mourned; /* its transport knows of its death; taken back by
+                             the control thread, with the slot */
     struct tri_parking parking;
     struct tri_pulling pullings[TRI_LANES];
 } __attribute__((aligned(TRI_CACHE_LINE)));

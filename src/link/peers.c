@@ -184,7 +184,8 @@ static void peer_reset(struct tri_peer *peer)
     }
     atomic_store_explicit(&peer->received, 0, memory_order_relaxed);
     atomic_store_explicit(&peer->heard, 0, memory_order_relaxed);
-    peer->mourned = false;
+    /* release: who finds it so finds that the peer is not dead, too: mourn */
+    atomic_store_explicit(&peer->mourned, false, memory_order_release);
     assert(peer->channel == NULL && peer->stopped == NULL);
     assert(peer->parking.first == NULL && peer->parking.buckets == NULL);
 }
