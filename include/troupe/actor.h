@@ -174,7 +174,7 @@ void troupe_fail(troupe_self_t *self, int error) __attribute__((noreturn));
  * Has the running actor's on_down called once, when `ref` ends: stopped
  * (reason 0), failed (its error), or there is no such actor (ENOACTOR), or its
  * node died or left (ENODE), or the other node's monitors_max is reached
- * (ELIMIT). on_down comes after all tells and asks that the ended actor had
+ * (ELIMIT), or that node could not be told (ETRANSPORT). on_down comes after all tells and asks that the ended actor had
  * sent to this one before; only a node's death waits for nothing, and outcomes
  * of asks have a lane of their own. Two monitors of one actor tell twice. An
  * actor without on_down passes it over.

@@ -123,7 +123,12 @@ static void refuse_to(struct tri_runtime *runtime, struct tri_message *message,
         tri_asks_end(&runtime->asks, tri_ask_of_outcome(message));
         return; /* it was the message's memory */
     case TRI_RESOLVE:
+    case TRI_SPAWN:
         tri_asks_complete(&runtime->asks, message->ask, reason, 0, NULL, 0);
+        break;
+    case TRI_MONITOR:
+    case TRI_LINK:
+        tri_watch_undelivered(runtime, message, to_node, reason);
         break;
     case TRI_MARKER:
         tri_message_free(message);

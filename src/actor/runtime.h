@@ -266,6 +266,12 @@ void tri_actors_node_gone(struct tri_runtime *runtime, uint64_t node,
 void tri_watch_record(struct tri_runtime *runtime, struct tri_peer *peer,
                       const struct tri_record *record);
 
+/* A MONITOR or LINK of ours never reached that node. Its watcher is told, with
+ * the reason. Any thread, also with the peer's lock held. */
+void tri_watch_undelivered(struct tri_runtime *runtime,
+                           const struct tri_message *message, uint64_t node,
+                           int reason);
+
 /* A MONITOR or DEMONITOR of a thread of this node. */
 void tri_watch_here(struct tri_runtime *runtime,
                     const struct tri_record *record);

@@ -265,6 +265,32 @@ void tri_watch_here(struct tri_runtime *runtime,
         tri_monitors_remove_like(&runtime->monitors, &spec);
 }
 
+void tri_watch_undelivered(struct tri_runtime *runtime,
+                           const struct tri_message *message, uint64_t node,
+                           int reason)
+{
+    struct tri_monitor_spec spec = {
+        .kind = TRI_MONITOR_LINK,
+        .watcher = { runtime->node, message->sender.slot,
+                     message->sender.generation },
+        .target = { node, message->slot, message->generation },
+    };
+    struct tri_monitor_spec back = reversed(&spec);
+
+    switch (message->index) {
+    case TRI_MONITOR_WATCH:
+        fire(runtime, message->ask, node, reason);
+        break;
+    case TRI_MONITOR_WAIT:
+        tri_asks_complete(&runtime->asks, message->ask, reason, 0, NULL, 0);
+        break;
+    default: /* TRI_MONITOR_LINK */
+        tri_monitors_remove_like(&runtime->monitors, &back);
+        fire_like(runtime, &spec, reason);
+        break;
+    }
+}
+
 static void on_monitor(struct tri_runtime *runtime, struct tri_peer *peer,
                        const struct tri_record *record)
 {

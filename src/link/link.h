@@ -164,9 +164,10 @@ struct tri_link_events {
                         struct tri_message *message, int reason);
 
     /* The peer died, or the channel found it gone (ENODE), or its connection
-     * closed (ETRANSPORT), and a TELL or ASK had been handed to the channel
-     * that is not known to have arrived; only its header is known. Before what
-     * was queued behind it is undelivered. */
+     * closed (ETRANSPORT), and what somebody waits for (a TELL, ASK, RESOLVE,
+     * SPAWN, MONITOR or LINK) had been handed to the channel and is not known
+     * to have arrived; only its header is known. Before what was queued behind
+     * it is undelivered. */
     void (*lost)(void *context, struct tri_peer *peer,
                  const struct tri_record *record, int reason);
 

@@ -247,13 +247,29 @@ struct unread {
     struct tri_record latest[TRI_LANES]; /* kind 0: none yet */
 };
 
+/* Somebody here has to know that it did not arrive: nobody waits for others. */
+static bool is_missed(uint8_t kind)
+{
+    switch (kind) {
+    case TRI_TELL:
+    case TRI_ASK:
+    case TRI_RESOLVE:
+    case TRI_SPAWN:
+    case TRI_MONITOR:
+    case TRI_LINK:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void report_lost(struct unread *unread, enum tri_lane lane)
 {
     struct tri_link_events *events = &unread->peer->link->config.events;
     struct tri_record *record = &unread->latest[lane];
 
-    /* A PULL's message is still in its outbox. Nobody waits for the others. */
-    if (record->kind == TRI_TELL || record->kind == TRI_ASK)
+    /* A PULL's message is still in its outbox. */
+    if (is_missed(record->kind))
         events->lost(events->context, unread->peer, record, unread->reason);
 }
 

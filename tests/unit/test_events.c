@@ -5,6 +5,7 @@
 #include <troupe.h>
 
 #include "actor/runtime.h"
+#include "message/pool.h"
 
 enum { SOON_MS = 10000 };
 
@@ -201,6 +202,44 @@ static void test_a_full_mailbox(void **state)
     }
 }
 
+/* A monitor or link that never got to its node must not stay silent. */
+static void test_what_did_not_arrive(void **state)
+{
+    static struct tri_peer peer = { .node = 77 };
+    troupe_t *troupe = start();
+    struct tri_runtime *runtime = (struct tri_runtime *)troupe;
+    struct tri_link_events events = tri_delivery_link_events(runtime);
+    ear_heard_result_t heard;
+    ear_ref_t ear;
+
+    (void)state;
+    assert_int_equal(ear_spawn(troupe, NULL, NULL, &ear), 0);
+    for (int kind = TRI_MONITOR_WATCH; kind <= TRI_MONITOR_LINK; kind++) {
+        struct tri_monitor_spec spec = { .kind = (enum tri_monitor_kind)kind,
+                                         .watcher = ear.ref,
+                                         .target = { 77, 1, 1 } };
+        struct tri_message *message = tri_message_alloc(0);
+        int reason = TROUPE_ETRANSPORT - kind;
+
+        assert_non_null(message);
+        message->kind = kind == TRI_MONITOR_LINK ? TRI_LINK : TRI_MONITOR;
+        message->index = (uint16_t)kind;
+        message->sender = spec.watcher;
+        message->slot = spec.target.slot;
+        message->generation = spec.target.generation;
+        assert_int_equal(
+            tri_monitors_add(&runtime->monitors, &spec, &message->ask), 0);
+        if (kind == TRI_MONITOR_LINK)
+            message->ask = 0;
+        events.undelivered(events.context, &peer, message, reason);
+        assert_int_equal(
+            ear_heard(troupe, ear, (ear_heard_t){}, SOON_MS, &heard), 0);
+        assert_int_equal(heard.reason, reason);
+        assert_int_equal(tri_monitors_used(&runtime->monitors), 0);
+    }
+    stop(troupe);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -208,6 +247,7 @@ int main(void)
         cmocka_unit_test(test_without_handlers),
         cmocka_unit_test(test_a_handler_fails),
         cmocka_unit_test(test_a_full_mailbox),
+        cmocka_unit_test(test_what_did_not_arrive),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);
