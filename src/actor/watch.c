@@ -42,6 +42,25 @@ static void deliver_here(struct tri_runtime *runtime, struct tri_peer *peer,
         tri_message_free(message);
 }
 
+/* An actor that stops because its node leaves is gone with the node: so it is
+ * told, whichever of the two a watcher hears of first, and links end alike.
+ * Ranks stop together: to each other their actors have stopped. */
+static void tell_leaving(struct tri_runtime *runtime,
+                         const struct tri_peer *there,
+                         struct tri_message *message)
+{
+    int32_t reason = TROUPE_ENODE;
+
+    if (there->rank >= 0 ||
+        !atomic_load_explicit(&runtime->stopping, memory_order_relaxed))
+        return;
+    if (message->kind == TRI_DOWN && message->value == 0)
+        message->value = reason;
+    else if (message->kind == TRI_REPLY &&
+             memcmp(message->payload, &(int32_t){ 0 }, sizeof(reason)) == 0)
+        memcpy(message->payload, &reason, sizeof(reason));
+}
+
 /* peer: whose records are being handled, with the poll lock held; or NULL. */
 static void deliver(struct tri_runtime *runtime, struct tri_peer *peer,
                     const struct tri_downs *downs)
@@ -59,6 +78,8 @@ static void deliver(struct tri_runtime *runtime, struct tri_peer *peer,
         }
         there = tri_link_find(&runtime->link, to);
         message->sender.node = runtime->node;
+        if (there != NULL)
+            tell_leaving(runtime, there, message);
         if (there == NULL ||
             tri_link_send_message(there, message, TRI_SEND_FORCED) != 0)
             tri_message_free(message); /* nobody is left to be told */
