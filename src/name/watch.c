@@ -93,12 +93,14 @@ size_t troupe_names_list(troupe_from_t from, const char *prefix,
                          troupe_name_t *list, size_t list_len_max)
 {
     struct tri_directory *directory = directory_of(from);
-    size_t prefix_len = prefix != NULL ? strlen(prefix) : 0, len = 0;
+    size_t prefix_len, len = 0;
     const struct tri_registry_entry *entry;
     uint32_t index = 0;
 
     if (directory == NULL)
         return 0;
+    prefix = prefix != NULL ? prefix : "";
+    prefix_len = strlen(prefix);
     pthread_mutex_lock(&directory->mutex);
     while ((entry = tri_registry_each(directory->registry, &index)) != NULL) {
         if (!has_prefix(entry, prefix, prefix_len) ||
