@@ -156,6 +156,7 @@ struct wish {
     uint64_t node;
     uint32_t state;
     size_t count;
+    char prefix[64];
 };
 
 static int has_state(void *arg)
@@ -219,6 +220,33 @@ static void do_count(const char *arguments)
         answer("%zu", troupe_members_alive(troupe));
 }
 
+static int has_names(void *arg)
+{
+    struct wish *wish = arg;
+
+    return troupe_names_list(troupe, wish->prefix, NULL, 0) == wish->count;
+}
+
+static void do_names(const char *arguments)
+{
+    struct wish wish = { .node = 0 };
+    int timeout_ms;
+
+    if (sscanf(arguments, "%zu %d %63s", &wish.count, &timeout_ms,
+               wish.prefix) != 3) {
+        answer("what?");
+        return;
+    }
+    /* a name's change wakes nobody who does not wait for a name */
+    for (double end_ms = puppet_now_ms() + timeout_ms;
+         !has_names(&wish) && puppet_now_ms() < end_ms;)
+        troupe_serve(troupe, 1);
+    if (has_names(&wish))
+        answer("ok");
+    else
+        answer("%zu", troupe_names_list(troupe, wish.prefix, NULL, 0));
+}
+
 static void look_at_events(void)
 {
     troupe_member_event_t event;
@@ -248,6 +276,8 @@ static void do_line(char *line)
         do_count(arguments);
     } else if (strcmp(line, "state") == 0) {
         do_state(arguments);
+    } else if (strcmp(line, "names") == 0) {
+        do_names(arguments);
     } else if (strcmp(line, "excluded") == 0) {
         answer_rc(troupe_members_wait(troupe, is_excluded, NULL, 0,
                                       atoi(arguments)));

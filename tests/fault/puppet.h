@@ -45,6 +45,7 @@ void puppet_end(struct puppet *puppet);
  *   alive COUNT MS      waits until exactly so many members are alive
  *   state NODE WANTED MS   waits until the member is "alive", "suspect",
  *                       "dead" or "left"; "ok EVIDENCE", or what it is
+ *   names COUNT MS PREFIX   waits until so many names begin so
  *   excluded MS         waits until the others hold it for dead
  *   refused             "ok NUMBER" of refused data
  *   never_dead          "ok", or "dead NODE": an event told of a death
