@@ -193,6 +193,9 @@ static const struct tri_member_card *arrived_card(struct tri_member *member,
  */
 static void admit_unlisted(struct tri_contact *contact, const char *where)
 {
+    if (contact->peer != NULL)
+        tri_link_kill(contact->peer);
+    contact->peer = NULL;
     contact->over = true;
     tri_error("no room for node %016llx, which joined, at %s: messages cannot "
               "reach it from here, and it is not listed, as option nodes_max "
@@ -217,12 +220,13 @@ static bool admit(struct tri_member *member, uint64_t node)
                   (unsigned long long)node, text);
         return false;
     }
+    add_peer(member, contact, card);
+    /* Who is listed can be sent to. */
     rc = tri_roster_add(member->runtime->roster, card);
     if (rc != 0 && rc != TROUPE_EEXIST) {
         admit_unlisted(contact, text);
         return false;
     }
-    add_peer(member, contact, card);
     tri_info("node %016llx has joined, at %s", (unsigned long long)node, text);
     atomic_fetch_add(&member->others, 1);
     if (!tri_member_watch(member, contact, card))
