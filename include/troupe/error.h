@@ -39,8 +39,7 @@
     X(TROUPE_ENOSEED, -26, "no seed answered")                                \
     X(TROUPE_EKEY, -27, "the others have another key or security")            \
     X(TROUPE_EVERSION, -28, "the others run another version of troupe")       \
-    X(TROUPE_ECLUSTER, -29, "the seed belongs to another cluster")            \
-    X(TROUPE_EEXCLUDED, -30, "the others hold this node for dead")
+    X(TROUPE_ECLUSTER, -29, "the seed belongs to another cluster")
 
 enum {
 #define X(name, value, text) name = (value),
