@@ -26,6 +26,7 @@ enum {
 
 struct channel {
     struct tri_channel base;
+    struct channel *next; /* of those that are open */
     struct tri_record record;
     char payload[RECORD_BYTES];
 };
@@ -36,6 +37,8 @@ struct fixture {
     struct tri_transport_events events;
     uint64_t now_ns;
     _Atomic uint32_t channels; /* open */
+    pthread_mutex_t lock;      /* of first */
+    struct channel *first;
     uint32_t forgotten_after;  /* calls of is_forgotten that say no */
     uint32_t resumed;
     uint32_t died, suspected;
@@ -54,9 +57,35 @@ static struct fixture *fixture_of(struct tri_transport *transport)
     return tri_container_of(transport, struct fixture, transport);
 }
 
+static void keep(struct fixture *fixture, struct channel *channel)
+{
+    pthread_mutex_lock(&fixture->lock);
+    channel->next = fixture->first;
+    fixture->first = channel;
+    pthread_mutex_unlock(&fixture->lock);
+    atomic_fetch_add(&fixture->channels, 1);
+}
+
+static void end(struct fixture *fixture, struct channel *channel)
+{
+    struct channel **at = &fixture->first;
+
+    pthread_mutex_lock(&fixture->lock);
+    while (*at != channel)
+        at = &(*at)->next;
+    *at = channel->next;
+    pthread_mutex_unlock(&fixture->lock);
+    atomic_fetch_sub(&fixture->channels, 1);
+    free(channel);
+}
+
+/* Ends all channels, as every transport does. */
 static void fake_close(struct tri_transport *transport)
 {
-    (void)transport;
+    struct fixture *fixture = fixture_of(transport);
+
+    while (fixture->first != NULL)
+        end(fixture, fixture->first);
 }
 
 static int fake_connect(struct tri_transport *transport, uint64_t node,
@@ -69,15 +98,15 @@ static int fake_connect(struct tri_transport *transport, uint64_t node,
     if (channel == NULL)
         abort();
     channel->base.transport = transport;
-    atomic_fetch_add(&fixture_of(transport)->channels, 1);
+    keep(fixture_of(transport), channel);
     *channel_p = &channel->base;
     return 0;
 }
 
 static void fake_disconnect(struct tri_channel *base)
 {
-    atomic_fetch_sub(&fixture_of(base->transport)->channels, 1);
-    free(tri_container_of(base, struct channel, base));
+    end(fixture_of(base->transport),
+        tri_container_of(base, struct channel, base));
 }
 
 static int fake_reserve(struct tri_channel *base, enum tri_lane lane,
@@ -252,6 +281,7 @@ static struct fixture *open_fixture(uint32_t peers_max)
     assert_non_null(fixture);
     memset(fixture, 0, sizeof(*fixture));
     assert_int_equal(tri_link_init(&fixture->link, &config), 0);
+    pthread_mutex_init(&fixture->lock, NULL);
     fixture->transport.ops = &fake_ops;
     fixture->transport.record_bytes_max = RECORD_BYTES;
     fixture->events = tri_link_transport_events(&fixture->link);
