@@ -25,6 +25,7 @@ enum {
     NUMBERS_A_PART = 25000,
     PRIMES_BELOW_400000 = 33860, /* to check the sum against */
     MEMBERS_MAX = 256,
+    RANKS_MAX = 256,
     SOON_MS = 10000,
     JOB_TIMEOUT_MS = 3600000,
 };
@@ -38,7 +39,10 @@ TROUPE_PROTOCOL(desk)
     TELL(worker, count, (desk_ref_t desk; int32_t begin; int32_t end;))
 TROUPE_PROTOCOL(worker)
 
-#define door_messages(TELL, ASK) ASK(door, close, (), (int32_t guests;))
+/* Ranks that stay are answered when the door closes. */
+#define door_messages(TELL, ASK)                                              \
+    ASK(door, stay, (), (int32_t guests;))                                    \
+    ASK(door, close, (), (int32_t guests;))
 TROUPE_PROTOCOL(door)
 
 /* --- a worker, on every rank of the job ----------------------------------- */
@@ -78,7 +82,11 @@ TROUPE_ACTOR(worker, struct worker, .count = on_count)
 
 /* --- the door, on rank 0: tells who comes and goes ------------------------ */
 
-struct door { int32_t guests; };
+struct door {
+    int32_t guests;
+    int32_t ranks; /* that stay */
+    troupe_token_t staying[RANKS_MAX];
+};
 
 static int door_on_start(troupe_self_t *self, struct door *d)
 {
@@ -106,16 +114,43 @@ static int door_on_member(troupe_self_t *self, struct door *d,
     return 0;
 }
 
+/* Guests are let in when all ranks stay: none of them finds the door closed. */
+static int door_on_stay(troupe_self_t *self, struct door *d,
+                        const door_stay_t *m)
+{
+    char endpoint[TROUPE_ENDPOINT_MAX];
+    int rc;
+
+    (void)m;
+    if (d->ranks == RANKS_MAX)
+        return TROUPE_ELIMIT;
+    d->staying[d->ranks++] = troupe_reply_later(self);
+    if (d->ranks < troupe_size(self))
+        return 0;
+    rc = troupe_endpoint(self, endpoint, sizeof(endpoint));
+    if (rc != 0)
+        return rc;
+    printf("join: %d ranks, open for guests with TROUPE_SEEDS=%s\n", d->ranks,
+           endpoint);
+    fflush(stdout);
+    return 0;
+}
+
 static int door_on_close(troupe_self_t *self, struct door *d,
                          const door_close_t *m)
 {
+    door_stay_result_t result = { d->guests };
+
     (void)m;
+    for (int32_t i = 0; i < d->ranks; i++) /* ENODE: that rank died */
+        (void)door_stay_reply_to(self, d->staying[i], result);
     troupe_exit(self);
     return door_close_reply(self, (door_close_result_t){ d->guests });
 }
 
 TROUPE_ACTOR(door, struct door, .on_start = door_on_start,
-             .on_member = door_on_member, .close = door_on_close)
+             .on_member = door_on_member, .stay = door_on_stay,
+             .close = door_on_close)
 
 /* --- the desk, at a guest: collects results ------------------------------- */
 
@@ -162,25 +197,17 @@ TROUPE_ACTOR(desk, struct desk, .result = desk_on_result, .wait = desk_on_wait)
 /* Every rank of the job waits until somebody closes the door. */
 static int run_job(troupe_t *troupe)
 {
-    char endpoint[TROUPE_ENDPOINT_MAX];
+    door_stay_result_t result;
     worker_ref_t worker;
     door_ref_t door;
-    int reason;
 
     must(worker_spawn(troupe, "worker", NULL, &worker), "spawn the worker");
-    if (troupe_rank(troupe) == 0) {
+    if (troupe_rank(troupe) == 0)
         must(door_spawn(troupe, "door", NULL, &door), "spawn the door");
-        must(troupe_endpoint(troupe, endpoint, sizeof(endpoint)),
-             "where can others reach us?");
-        printf("join: %d ranks, open for guests with TROUPE_SEEDS=%s\n",
-               troupe_size(troupe), endpoint);
-        fflush(stdout);
-    }
     must(door_resolve(troupe, "actor://rank.0/door", SOON_MS, &door),
          "resolve actor://rank.0/door");
-    must(troupe_wait_down(troupe, door.ref, JOB_TIMEOUT_MS, &reason),
+    must(door_stay(troupe, door, (door_stay_t){}, JOB_TIMEOUT_MS, &result),
          "wait for the door to close");
-    must(reason, "the door");
     if (troupe_rank(troupe) == 0)
         printf("join: closed\n");
     return 1;

@@ -8,9 +8,9 @@
  *     mpirun -n 4 --enable-recovery ./pingworker kill
  *         half way the worker's process is killed: a node dies
  *
- * The keeper, an actor on rank 0, creates the worker and watches it. The
- * program's thread on rank 0 pings it, by its name: it does not know, and need
- * not know, where the worker is.
+ * The keeper, an actor on rank 0, waits until every rank is there, creates the
+ * worker and watches it. The program's thread on rank 0 pings it, by its name:
+ * it does not know, and need not know, where the worker is.
  *
  * Under --enable-recovery (of Open MPI) mpirun returns 0 whatever happened; the
  * last line tells.
@@ -29,6 +29,7 @@ enum {
     JOB_TIMEOUT_MS = 60000,
     FAILED_ON_PURPOSE = TROUPE_E_USER - 1,
     CREATE_TRIES_MAX = 16,
+    RANKS_MAX = 256,
 };
 
 #define worker_messages(TELL, ASK)                                            \
@@ -36,7 +37,9 @@ enum {
     TELL(worker, end, (int32_t with_its_process;))
 TROUPE_PROTOCOL(worker)
 
+/* Who asks to stay is answered when all is done. */
 #define keeper_messages(TELL, ASK)                                            \
+    ASK(keeper, stay, (), (int32_t workers;))                                 \
     ASK(keeper, finish, (), (int32_t workers;))
 TROUPE_PROTOCOL(keeper)
 
@@ -69,6 +72,8 @@ struct keeper {
     troupe_ref_t worker;
     int32_t workers; /* created so far */
     int32_t tries;
+    int32_t ranks; /* that stay */
+    troupe_token_t staying[RANKS_MAX];
 };
 
 static int create_worker(troupe_self_t *self, struct keeper *k);
@@ -119,16 +124,37 @@ static int on_down(troupe_self_t *self, struct keeper *k,
     return create_worker(self, k);
 }
 
+/* Ranks come when they come. A keeper that is done before the last one has
+ * found it would leave that one waiting for nobody: so all are waited for. */
+static int create_when_all_stay(troupe_self_t *self, struct keeper *k)
+{
+    return k->ranks == troupe_size(self) - 1 ? create_worker(self, k) : 0;
+}
+
+static int on_stay(troupe_self_t *self, struct keeper *k,
+                   const keeper_stay_t *m)
+{
+    (void)m;
+    if (k->ranks == RANKS_MAX)
+        return TROUPE_ELIMIT;
+    k->staying[k->ranks++] = troupe_reply_later(self);
+    return create_when_all_stay(self, k);
+}
+
 static int on_finish(troupe_self_t *self, struct keeper *k,
                      const keeper_finish_t *m)
 {
+    keeper_stay_result_t result = { k->workers };
+
     (void)m;
+    for (int32_t i = 0; i < k->ranks; i++) /* ENODE: it died in the meantime */
+        (void)keeper_stay_reply_to(self, k->staying[i], result);
     troupe_exit(self);
     return keeper_finish_reply(self, (keeper_finish_result_t){ k->workers });
 }
 
-TROUPE_ACTOR(keeper, struct keeper, .on_start = create_worker,
-             .on_down = on_down, .finish = on_finish)
+TROUPE_ACTOR(keeper, struct keeper, .on_start = create_when_all_stay,
+             .on_down = on_down, .stay = on_stay, .finish = on_finish)
 
 /* --- main ----------------------------------------------------------------- */
 
@@ -187,17 +213,18 @@ static int run(troupe_t *troupe, int kill_it)
     return result.workers == 2;
 }
 
-/* The other ranks are there to be created on, until the keeper stops. */
-static int wait_for_keeper(troupe_t *troupe)
+/* The other ranks are there to be created on, until the keeper is done. */
+static int stay(troupe_t *troupe)
 {
+    keeper_stay_result_t result;
     keeper_ref_t keeper;
-    int reason;
 
     must(keeper_resolve(troupe, "actor://rank.0/keeper", SOON_MS, &keeper),
          "resolve actor://rank.0/keeper");
-    must(troupe_wait_down(troupe, keeper.ref, JOB_TIMEOUT_MS, &reason),
-         "wait for the keeper");
-    return reason == 0;
+    must(keeper_stay(troupe, keeper, (keeper_stay_t){}, JOB_TIMEOUT_MS,
+                     &result),
+         "stay");
+    return result.workers == 2;
 }
 
 int main(int argc, char **argv)
@@ -214,7 +241,7 @@ int main(int argc, char **argv)
     if (kill_it && troupe_size(troupe) == 1)
         must(TROUPE_ENODE, "kill: there is no other node to go on");
     good = troupe_rank(troupe) == 0 ? run(troupe, kill_it)
-                                    : wait_for_keeper(troupe);
+                                    : stay(troupe);
     must(troupe_stop(&troupe), "stop");
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

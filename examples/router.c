@@ -205,6 +205,9 @@ int main(void)
         must(TROUPE_ELIMIT, "router: more ranks than RANKS_MAX");
     if (rank == 0)
         must(board_spawn(troupe, "board", NULL, &board), "spawn the board");
+    else /* first: the board closes soon after the last desk opens */
+        must(board_resolve(troupe, "actor://rank.0/board", SOON_MS, &board),
+             "resolve actor://rank.0/board");
     must(desk_spawn(troupe, "desk", NULL, &desk), "spawn a desk");
     if (rank == 0) {
         /* Names travel by themselves; who depends on all of them waits. */
@@ -213,9 +216,6 @@ int main(void)
              "wait for the desks");
         good = route(troupe, size);
         must(board_close(troupe, board, (board_close_t){}), "close");
-    } else {
-        must(board_resolve(troupe, "actor://rank.0/board", SOON_MS, &board),
-             "resolve actor://rank.0/board");
     }
     /* The desks are open until the board closes. */
     must(troupe_wait_down(troupe, board.ref, JOB_TIMEOUT_MS, &reason),
