@@ -14,16 +14,22 @@
  *     troupe/message.h   tell, ask, reply, untyped
  *     troupe/name.h      names and addresses: finding actors
  *     troupe/protocol.h  typed protocols: start reading here
+ *     troupe/group.h     groups: members that agree on who is there
+ *     troupe/tensor.h    collectives on a group
+ *     troupe/training.h  elastic training: steps, samples, state
  *     troupe/mpi.h       what needs <mpi.h>; not included by this file
  */
 
 #include <troupe/actor.h>
 #include <troupe/error.h>
+#include <troupe/group.h>
 #include <troupe/member.h>
 #include <troupe/message.h>
 #include <troupe/name.h>
 #include <troupe/node.h>
 #include <troupe/protocol.h>
+#include <troupe/tensor.h>
+#include <troupe/training.h>
 #include <troupe/types.h>
 
 #endif

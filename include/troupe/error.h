@@ -39,7 +39,12 @@
     X(TROUPE_ENOSEED, -26, "no seed answered")                                \
     X(TROUPE_EKEY, -27, "the others have another key or security")            \
     X(TROUPE_EVERSION, -28, "the others run another version of troupe")       \
-    X(TROUPE_ECLUSTER, -29, "the seed belongs to another cluster")
+    X(TROUPE_ECLUSTER, -29, "the seed belongs to another cluster")       \
+    X(TROUPE_EVIEW, -30, "the group's view is changing")                      \
+    X(TROUPE_EMISMATCH, -31, "members called different collectives")          \
+    X(TROUPE_EPAUSED, -32, "the group has too few members")                   \
+    X(TROUPE_EEXCLUDED, -33, "the others hold this node for dead")            \
+    X(TROUPE_EBUSY, -34, "another context issues collectives on the group")
 
 enum {
 #define X(name, value, text) name = (value),

@@ -447,6 +447,17 @@ static int error_of(int32_t value)
     return value <= 0 ? value : TROUPE_EPROTO;
 }
 
+/* Of layers that are not there while the node starts. */
+static void above_record(struct tri_runtime *runtime, struct tri_peer *peer,
+                         const struct tri_record *record, const void *payload)
+{
+    if (record->kind == TRI_VIEW && runtime->view_record != NULL)
+        runtime->view_record(runtime, peer, record, payload);
+    else if (record->kind >= TRI_COLL && record->kind <= TRI_STATE &&
+             runtime->tensor_record != NULL)
+        runtime->tensor_record(runtime, peer, record, payload);
+}
+
 static void on_record(void *context, struct tri_peer *peer,
                       const struct tri_record *record, const void *payload)
 {
@@ -493,6 +504,7 @@ static void on_record(void *context, struct tri_peer *peer,
             runtime->group_record(runtime, peer, record, payload);
         break;
     default:
+        above_record(runtime, peer, record, payload);
         break;
     }
 }
@@ -505,6 +517,11 @@ static void on_message(void *context, struct tri_peer *peer,
     if (message->kind == TRI_REPLY) {
         message->value = error_of(message->value);
         tri_asks_complete_message(&runtime->asks, message->ask, message);
+        return;
+    }
+    if ((message->kind == TRI_COLL || message->kind == TRI_STATE) &&
+        runtime->tensor_message != NULL) {
+        runtime->tensor_message(runtime, peer, message);
         return;
     }
     if (message->kind == TRI_SPAWN)

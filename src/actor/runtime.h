@@ -24,6 +24,8 @@
 struct tri_directory;
 struct tri_member;
 struct tri_roster;
+struct tri_tensor;
+struct tri_views;
 
 /* Tells a node from a running actor behind a troupe_from_t. */
 enum tri_context_kind {
@@ -65,6 +67,18 @@ struct tri_runtime {
     void (*group_record)(struct tri_runtime *runtime, struct tri_peer *peer,
                          const struct tri_record *record, const void *payload);
     struct tri_group *group;
+    /* Agreement on views, of src/group, and collectives and state, of
+     * src/tensor: their records, with the poll lock held. The message is the
+     * callee's. NULL: not yet. */
+    void (*view_record)(struct tri_runtime *runtime, struct tri_peer *peer,
+                        const struct tri_record *record, const void *payload);
+    void (*tensor_record)(struct tri_runtime *runtime, struct tri_peer *peer,
+                          const struct tri_record *record,
+                          const void *payload);
+    void (*tensor_message)(struct tri_runtime *runtime, struct tri_peer *peer,
+                           struct tri_message *message);
+    struct tri_views *views;
+    struct tri_tensor *tensor;
     _Atomic uint32_t stopping; /* no new actors */
     _Atomic uint32_t waiting;  /* threads that wait for room */
     _Atomic uint32_t rooms;    /* grows when there may be some */

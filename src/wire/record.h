@@ -61,7 +61,13 @@ enum tri_record_kind {
                            an ask, its slot TRI_SLOT_NODE */
     TRI_LINK = 21,      /* as a MONITOR and a DEMONITOR, for both ends; on the */
     TRI_UNLINK = 22,    /* lane of DOWN, as the sender's end may come next */
-    TRI_KIND_LAST = TRI_UNLINK,
+    TRI_VIEW = 23,      /* to the node: a message of group/agree_core.h */
+    TRI_COLL = 24,      /* to the node: data of a collective, tensor/tensor.h;
+                           may be large */
+    TRI_COLL_CONTROL = 25, /* the same, small, and waits for no data */
+    TRI_STATE = 26,     /* to the node: of registered state, tensor/state.h; may
+                           be large */
+    TRI_KIND_LAST = TRI_STATE,
 };
 
 /* What is to the node itself, and may be large: no actor's slot, and not that
@@ -93,6 +99,8 @@ static inline enum tri_lane tri_lane_of(uint8_t kind)
     case TRI_QUIESCE:
     case TRI_MONITOR:
     case TRI_DEMONITOR:
+    case TRI_VIEW:
+    case TRI_COLL_CONTROL:
         return TRI_LANE_CONTROL;
     default:
         return TRI_LANE_DATA;

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_AGREE_CORE_H
+#define TRI_AGREE_CORE_H
+
+/*
+ * Agreed views: all members of a group see the same sequence of member lists.
+ * One agreement an epoch, on what comes after view V_e: who is removed, who is
+ * added, and the mark (below). Paxos ballots (L. Lamport, "The part-time
+ * parliament", 1998) among the members of V_e, led by the first of them that
+ * lives; always with the prepare round, whose answers bring what the leader
+ * must know.
+ *
+ *     leader                       member
+ *     PREPARE(ballot, PD) ----->   adopts PD, freezes, promises
+ *             <-----------------   PROMISE(accepted, mark, DEAD, joins)
+ *     PROPOSE(ballot, view) ---->  accepts
+ *             <-----------------   ACCEPT
+ *     COMMIT(ballot, view) ----->  installs; V_{e+1}
+ *
+ * A ballot is (attempt, position of its leader in V_e) and carries one
+ * proposal, never changed. Quorum Q(S): |S| > |V_e| / 2; or |S| = |V_e| / 2 and
+ * S has the first of V_e; or, with option `proof`, S has every member of V_e
+ * outside the PD set (those proven dead) that this ballot's PREPARE carried.
+ *
+ * Who is proposed stays: each member of V_e that is not removed has promised in
+ * this very ballot, so the leader waits for all that live (membership ends the
+ * wait for those that do not); the quorum alone does not do.
+ *
+ * The mark. A member says with tri_agree_mark how far it is prepared (a number
+ * that grows: steps whose reductions it holds whole). The view carries the
+ * least of the marks of those that stay. A member that has promised is frozen:
+ * its mark does not grow any more in this epoch. So who has seen, from all of
+ * the view, that they are prepared for k (a vote), may commit k at any time:
+ * the next view's mark is then at least k with everybody that stays. And
+ * what is above the mark nobody has committed.
+ *
+ * Losses and growth. Deaths start a ballot after `settle_ns` (0 when all causes
+ * are proofs, or the connection to a member on this host broke), freeze the
+ * members, and end what runs in the epoch. Joins and leaves alone freeze
+ * nobody: a member answers PREPARE(gentle) only when it is at a boundary
+ * (event BOUNDARY), so no work is thrown away; a death meanwhile starts a
+ * higher ballot that is not gentle, and which takes the joiners along.
+ *
+ * Guards (membership research, checked by tests/sim/test_agree.c):
+ *   1. a commit or quorum counts only if no higher ballot was promised since;
+ *   2. messages from a process that is proven dead are dropped;
+ *   3. the PD set travels in PREPARE and PROPOSE, and is adopted first.
+ * A decision is kept until epoch e + 3 for laggards (PULL). A node outside the
+ * view that a message comes from is told EXCLUDED, if it was a member once.
+ *
+ * Invariants:
+ *   1. For one epoch no two nodes install different views, ever (with proof:
+ *      no two nodes that live).
+ *   2. A node installs epochs in order, one by one, and only views that have
+ *      it; a joiner begins with the first view that has it.
+ *   3. After a promise for ballot b nothing is accepted below b, and the mark
+ *      stands still until the epoch ends (gentle: until the boundary is left).
+ *   4. view.mark is the least mark of those in V_e and V_{e+1}.
+ *   5. Members in a view are ordered: those of V_e in their order, then those
+ *      added, by node id. So the oldest come first.
+ *
+ * Pure: events in, effects out; time is in the event; no allocation after
+ * create; no I/O. Messages may be lost, doubled, and overtake each other.
+ */
+
+#include "base/base.h"
+
+struct tri_agree_member {
+    uint64_t node;
+    uint64_t since; /* epoch of the first view that had it, without a break */
+};
+
+struct tri_agree_view {
+    uint64_t epoch;  /* the first is 1 */
+    uint64_t digest; /* of epoch and members */
+    uint64_t mark;
+    uint32_t len;
+    uint32_t losses; /* members of the view before that died */
+    struct tri_agree_member *members; /* len of them */
+};
+
+struct tri_agree_config {
+    uint64_t group; /* id: of its name; in each message */
+    uint64_t node;  /* this one */
+    uint32_t members_max;   /* of a view; joiners beyond it wait. At most
+                               TRI_AGREE_MEMBERS_MAX */
+    uint32_t members_min;   /* a view with fewer is agreed, too; the users of
+                               the view pause */
+    bool proof;             /* deaths proven count for the quorum */
+    uint64_t attempt_ns;    /* of a ballot without an outcome, at first; it
+                               doubles, with jitter, up to 32 times */
+    uint64_t settle_ns;     /* between the first death that is not proven and
+                               the ballot */
+    uint64_t seed;          /* of the jitter */
+    /* Whether a node can be reached from here: a view that adds one that is
+     * not known yet is accepted when it is. NULL: always. */
+    bool (*is_known)(void *context, uint64_t node);
+    void *context;
+    uint32_t ablate;        /* TRI_AGREE_WITHOUT_…; for tests */
+};
+
+#define TRI_AGREE_MEMBERS_MAX 2048u
+/* Of a message: a record of the control lane. */
+#define TRI_AGREE_BYTES_MAX (32u * 1024)
+
+#define TRI_AGREE_WITHOUT_GUARD_1 1u
+#define TRI_AGREE_WITHOUT_GUARD_2 2u
+#define TRI_AGREE_WITHOUT_GUARD_3 4u
+#define TRI_AGREE_WITHOUT_FREEZE 8u /* of the mark */
+
+enum tri_agree_event_kind {
+    TRI_AGREE_TICK = 1, /* at tri_agree_due_ns */
+    TRI_AGREE_MESSAGE,  /* from `node`: data, bytes */
+    TRI_AGREE_DEATH,    /* of `node`; proof: it is proven */
+    TRI_AGREE_PART,     /* `node` left the cluster in an orderly way */
+    TRI_AGREE_BOUNDARY, /* at: whether this node is at a boundary now */
+    TRI_AGREE_JOIN,     /* this node wants in: asks `node`, or all it can
+                           (TRI_AGREE_ALL: the caller sends it to whom it
+                           knows) */
+    TRI_AGREE_LEAVE,    /* this node wants out at the next boundary */
+    TRI_AGREE_KNOWN,    /* more nodes are known now, see is_known */
+};
+
+struct tri_agree_event {
+    enum tri_agree_event_kind kind;
+    uint64_t now_ns;
+    uint64_t node;
+    bool proof;
+    bool at;
+    const unsigned char *data;
+    size_t bytes;
+};
+
+/* Receivers that are no node. */
+#define TRI_AGREE_ALL 0ull /* all members of the current view but this one, that
+                              are not known to be dead */
+
+struct tri_agree_send {
+    uint64_t to; /* node, or TRI_AGREE_ALL */
+    const unsigned char *data; /* valid until the next step */
+    size_t bytes;
+};
+
+#define TRI_AGREE_SENDS_MAX 8u
+
+struct tri_agree_effects {
+    uint32_t sends_len;
+    struct tri_agree_send sends[TRI_AGREE_SENDS_MAX];
+    bool installed; /* tri_agree_view is another now */
+    bool frozen;    /* became so: what runs in this epoch is to be ended */
+    bool excluded;  /* the others went on without this node; for good */
+    bool parted;    /* a view without this node, as it asked for */
+    bool no_quorum; /* three attempts in vain: said once an epoch; it goes on
+                       trying */
+    bool refused;   /* JOIN: the group takes nobody (ELIMIT) */
+};
+
+struct tri_agree;
+
+/* Errors: ENOMEM, EINVAL. */
+int tri_agree_create(const struct tri_agree_config *config,
+                     struct tri_agree **agree_p);
+void tri_agree_destroy(struct tri_agree **agree_p);
+
+/* The first view, the same on all its members (epoch 1, given order). Without
+ * it the node is outside, and may JOIN. Errors: EINVAL. */
+int tri_agree_begin(struct tri_agree *agree, const uint64_t *nodes,
+                    uint32_t len);
+
+void tri_agree_step(struct tri_agree *agree,
+                    const struct tri_agree_event *event,
+                    struct tri_agree_effects *effects);
+
+/*
+ * Prepared up to `mark` in this epoch. False: frozen, or another epoch; the
+ * mark is what it was.
+ */
+bool tri_agree_mark(struct tri_agree *agree, uint64_t epoch, uint64_t mark);
+
+/* The current view; epoch 0: none yet. Valid until the next step. */
+const struct tri_agree_view *tri_agree_view(const struct tri_agree *agree);
+
+/* A change of view by losses is under way. */
+bool tri_agree_is_frozen(const struct tri_agree *agree);
+
+/* There is something to agree on at the next boundary: joins, leaves. */
+bool tri_agree_wants_boundary(const struct tri_agree *agree);
+
+uint64_t tri_agree_due_ns(const struct tri_agree *agree);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_TENSOR_H
+#define TRI_TENSOR_H
+
+/*
+ * Collectives: the front (calls, numbering, checks, choice) and the table by
+ * which it drives back ends.
+ *
+ * A team is what back ends know of an adopted view: its active members. For
+ * each team there is one instance of each back end in use. A collective is a
+ * state machine that `progress` moves on and that never blocks, so that all of
+ * them can be abandoned at any moment: when the view is over the front cancels
+ * what is under way and closes the instances; the next team has new ones.
+ *
+ * Who drives: under the team's lock (a try-lock in the front) the thread that
+ * waits or tests, and who holds the poll role for collectives that nobody waits
+ * for. Back ends that must stay on the starting thread (MPI's) say so.
+ *
+ * Fencing: what a back end lets others write, or MPI, is the back end's own
+ * memory; user memory is written by `progress` alone, on the thread that calls
+ * it. So nothing can be written late.
+ */
+
+#include <troupe/tensor.h>
+
+#include "actor/runtime.h"
+#include "group/view.h"
+
+struct tri_team {
+    struct tri_runtime *runtime;
+    struct troupe_group *group;
+    uint64_t group_id;
+    uint64_t epoch;
+    uint32_t len;
+    uint32_t index;
+    const struct tri_view_member *members; /* len of them, in the view's order */
+    bool is_elastic;
+    bool is_reproducible;
+};
+
+/* The member of a peer; -1: none. */
+int32_t tri_team_find(const struct tri_team *team, uint64_t node);
+
+enum tri_coll_kind {
+    TRI_COLL_BARRIER = 1,
+    TRI_COLL_BCAST,
+    TRI_COLL_ALLREDUCE,
+    TRI_COLL_REDUCE,
+    TRI_COLL_REDUCE_SCATTER,
+    TRI_COLL_ALLGATHER,
+    TRI_COLL_KIND_LAST = TRI_COLL_ALLGATHER,
+};
+
+/* One call. The front fills in all but the last two. */
+struct tri_coll {
+    const struct tri_team *team;
+    uint64_t number;    /* of the team's collectives, from 1 */
+    uint8_t kind;       /* enum tri_coll_kind */
+    uint8_t type;       /* enum troupe_datatype */
+    uint8_t op;         /* enum troupe_op; 0: none */
+    uint32_t root;
+    size_t count;       /* elements, as in the call */
+    const void *in;     /* BCAST: NULL */
+    void *out;          /* BCAST: data; REDUCE elsewhere than root: NULL */
+    /* What must be equal on all members: kind, type, op, root and count,
+     * packed; see tri_coll_describe. */
+    uint64_t signature[2];
+    void *state;        /* the back end's; NULL at first and in the end */
+    uint32_t culprit;   /* EMISMATCH: a member that differs, and what it */
+    uint64_t culprit_signature[2]; /* called */
+};
+
+/* "allreduce of 10 float, sum". Returns text. */
+#define TRI_COLL_TEXT_BYTES 96
+const char *tri_coll_describe(const uint64_t signature[2],
+                              char text[TRI_COLL_TEXT_BYTES]);
+
+enum tri_backend_id {
+    TRI_BACKEND_FRONT,  /* the front itself: mismatches, choice */
+    TRI_BACKEND_NATIVE, /* src/tensor/native */
+    TRI_BACKEND_MPI,    /* src/tensor/mpi */
+    TRI_BACKENDS,
+};
+
+/*
+ * What a COLL or COLL_CONTROL record's payload begins with; little-endian, its
+ * slot is TRI_SLOT_NODE.
+ *      0        8        16       24      26      28       32
+ *      |group   |epoch   |number  |backend|what   |tag     |
+ * backend and what: whose it is and the back end's own kind of it. Records of a
+ * later epoch than the team's are kept until that is adopted (bounded), of an
+ * earlier one dropped.
+ */
+struct tri_coll_head {
+    uint64_t group;
+    uint64_t epoch;
+    uint64_t number;  /* of the collective; 0: of the team */
+    uint16_t backend; /* enum tri_backend_id */
+    uint16_t what;
+    uint32_t tag;
+};
+
+_Static_assert(sizeof(struct tri_coll_head) == 32, "the layout of a COLL");
+
+#define TRI_COLL_PENDING 1
+
+struct tri_backend; /* each has its own, beginning as it likes */
+
+struct tri_backend_ops {
+    const char *name;
+    bool starter_only; /* only the thread that started the node may call */
+
+    /* Whether it can carry this team at all, e.g. all share memory. */
+    bool (*can)(const struct tri_team *team);
+
+    /* An instance for a team; nothing is sent yet but what opens it. Errors:
+     * ENOMEM, ESYSTEM, … */
+    int (*open)(const struct tri_team *team, struct tri_backend **backend_p);
+
+    /* Until all members are ready: TRI_COLL_PENDING, 0 or an error. May be
+     * interleaved with that of other back ends. */
+    int (*open_progress)(struct tri_backend *backend);
+
+    /* The team is over, or the group: cancels what is left. */
+    void (*close)(struct tri_backend **backend_p);
+
+    /* Errors: ENOMEM; nothing was sent then. */
+    int (*start)(struct tri_backend *backend, struct tri_coll *coll);
+
+    /* TRI_COLL_PENDING, 0 (out is written) or an error: EMISMATCH, EPROTO,
+     * ENODE (found out before membership did: the front waits for the view). */
+    int (*progress)(struct tri_backend *backend, struct tri_coll *coll);
+
+    /* Frees its state; user memory is not touched any more. */
+    void (*cancel)(struct tri_backend *backend, struct tri_coll *coll);
+
+    /*
+     * A COLL or COLL_CONTROL of a member of this team and epoch, under the
+     * team's lock. payload: behind struct tri_coll_head. The message, where it
+     * came whole, is the callee's to keep or free (NULL: payload dies with the
+     * call). NULL: this back end sends none.
+     */
+    void (*received)(struct tri_backend *backend, uint32_t member,
+                     const struct tri_coll_head *head, const void *payload,
+                     size_t bytes, struct tri_message *message);
+};
+
+extern const struct tri_backend_ops tri_backend_native;
+extern const struct tri_backend_ops tri_backend_mpi;
+
+/*
+ * Sends a COLL to a member: head (its group and epoch are filled in), then
+ * pieces. Any thread, without the team's lock needed. lane: TRI_COLL (data,
+ * any size up to message_bytes_max) or TRI_COLL_CONTROL (small: with the head
+ * at most TRI_RECORD_BYTES_MAX).
+ * Errors: EFULL (data: try again when polled), ENODE, ENOMEM.
+ */
+struct tri_piece {
+    const void *data;
+    size_t bytes;
+};
+int tri_team_send(const struct tri_team *team, uint32_t member, uint8_t kind,
+                  struct tri_coll_head *head, const struct tri_piece *pieces,
+                  uint32_t pieces_len);
+
+/* --- the front ------------------------------------------------------------- */
+
+/* Makes runtime->tensor and takes its records. Before the threads start. */
+int tri_tensor_open(struct tri_runtime *runtime);
+void tri_tensor_close(struct tri_runtime *runtime);
+
+/*
+ * A view was adopted: closes the team before, cancelling what is under way
+ * (its outcome is EVIEW), and opens the next. Called by troupe_group_update's
+ * caller in the front, lazily: by the first collective after it.
+ */
+
+#endif
