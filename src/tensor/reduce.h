@@ -33,8 +33,8 @@ void tri_reduce_add(enum troupe_datatype type, enum troupe_op op, void *acc,
                     const void *right, size_t count);
 
 /* acc = left op acc: for a partner that is to the left. */
-void tri_reduce_add_left(enum troupe_datatype type, enum troupe_op op, void *acc,
-                         const void *left, size_t count);
+void tri_reduce_add_left(enum troupe_datatype type, enum troupe_op op,
+                         void *acc, const void *left, size_t count);
 
 /* out = acc, in the user's type; AVG divides by members. out may be acc where
  * the types are the same. */
