@@ -40,6 +40,20 @@ static inline int troupe_start_comm(troupe_t **troupe_p,
 int troupe_mpi_send_when_done(troupe_t *troupe, MPI_Request *request,
                               troupe_ref_t to, void *message);
 
+/*
+ * MPI_Finalize of this library stands before MPI's (by MPI's profiling
+ * interface), where the program is linked with troupe before MPI. It is MPI's,
+ * but for one case: when ranks of the job have died, or requests on buffers of
+ * the library had to be abandoned, MPI's could hang. Then it says goodbye to
+ * the other ranks, flushes stdio, and returns MPI_SUCCESS without having
+ * finalized anything; the program goes on to its exit, with the status that it
+ * chooses. MPI is not to be called after it, as ever.
+ * Not reached: a program that calls PMPI_Finalize, one in Fortran (Open MPI's
+ * mpi_finalize_ calls that), and one linked with MPI before troupe. These call
+ * troupe_stop and then exit without finalizing when troupe_rank_alive has
+ * found a rank dead.
+ */
+
 #ifdef __cplusplus
 }
 #endif

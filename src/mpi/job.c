@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "mpi/job.h"
 
-#include <mpi.h>
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "mpi/finalize.h"
+#include "mpi/job_mpi.h"
 
 struct tri_job {
     MPI_Comm comm;
@@ -12,7 +13,11 @@ struct tri_job {
     int rank;
     int size;
     MPI_Request barrier;
+    int barrier_own, barrier_all; /* whether MPI is not to be finalized */
 };
+
+/* A process has one node at a time, and so one job. */
+static struct tri_job *_Atomic job_of_process;
 
 /* How many ranks the launcher says there are; 0: no launcher. */
 static int launched_size(void)
@@ -32,7 +37,7 @@ static int launched_size(void)
     return 0;
 }
 
-static int mpi_failed(const char *call, int rc)
+int tri_mpi_failed(const char *call, int rc)
 {
     char text[MPI_MAX_ERROR_STRING] = "";
     int len = 0;
@@ -57,7 +62,7 @@ static int init_mpi(struct tri_job *job)
         return 0;
     rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
     if (rc != MPI_SUCCESS)
-        return mpi_failed("MPI_Init_thread", rc);
+        return tri_mpi_failed("MPI_Init_thread", rc);
     job->owns_mpi = true;
     return 0;
 }
@@ -95,7 +100,7 @@ static int open_comm(struct tri_job *job, const void *comm, int launched)
         return TROUPE_EMPI;
     rc = MPI_Comm_dup(parent, &job->comm);
     if (rc != MPI_SUCCESS)
-        return mpi_failed("MPI_Comm_dup", rc);
+        return tri_mpi_failed("MPI_Comm_dup", rc);
     MPI_Comm_set_errhandler(job->comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(job->comm, &job->rank);
     MPI_Comm_size(job->comm, &job->size);
@@ -123,8 +128,16 @@ int tri_job_open(const void *comm, struct tri_job **job_p)
         tri_job_close(job, true);
         return rc;
     }
+    atomic_store(&job_of_process, job);
     *job_p = job;
     return 0;
+}
+
+MPI_Comm tri_job_comm(void)
+{
+    struct tri_job *job = atomic_load(&job_of_process);
+
+    return job != NULL ? job->comm : MPI_COMM_NULL;
 }
 
 int tri_job_rank(const struct tri_job *job)
@@ -143,14 +156,14 @@ int tri_job_allgather(struct tri_job *job, const void *own, void *all,
     int rc = MPI_Allgather(own, (int)bytes, MPI_BYTE, all, (int)bytes,
                            MPI_BYTE, job->comm);
 
-    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Allgather", rc);
+    return rc == MPI_SUCCESS ? 0 : tri_mpi_failed("MPI_Allgather", rc);
 }
 
 int tri_job_broadcast(struct tri_job *job, void *data, size_t bytes)
 {
     int rc = MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, job->comm);
 
-    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Bcast", rc);
+    return rc == MPI_SUCCESS ? 0 : tri_mpi_failed("MPI_Bcast", rc);
 }
 
 int tri_job_agree(struct tri_job *job, int rc)
@@ -165,17 +178,25 @@ int tri_job_agree(struct tri_job *job, int rc)
 
 int tri_job_barrier_start(struct tri_job *job)
 {
-    int rc = MPI_Ibarrier(job->comm, &job->barrier);
+    int rc;
 
-    return rc == MPI_SUCCESS ? 0 : mpi_failed("MPI_Ibarrier", rc);
+    job->barrier_own = tri_finalize_is_barred();
+    rc = MPI_Iallreduce(&job->barrier_own, &job->barrier_all, 1, MPI_INT,
+                        MPI_MAX, job->comm, &job->barrier);
+    return rc == MPI_SUCCESS ? 0 : tri_mpi_failed("MPI_Iallreduce", rc);
 }
 
+/* What one rank must not do, none does: MPI_Finalize is collective. */
 bool tri_job_barrier_test(struct tri_job *job)
 {
     int done = 0;
 
-    return MPI_Test(&job->barrier, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS &&
-           done;
+    if (MPI_Test(&job->barrier, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS ||
+        !done)
+        return false;
+    if (job->barrier_all)
+        tri_finalize_bar();
+    return true;
 }
 
 void tri_job_close(struct tri_job *job, bool whole)
@@ -184,16 +205,17 @@ void tri_job_close(struct tri_job *job, bool whole)
 
     if (job == NULL)
         return;
+    atomic_store(&job_of_process, NULL);
     MPI_Finalized(&finalized);
-    if (!whole) {
+    if (!whole || tri_finalize_is_barred()) {
         if (job->owns_mpi)
-            tri_warn("MPI is not finalized, because a rank has died and "
-                     "MPI_Finalize could hang");
+            tri_info("MPI is not finalized, because not all ranks were there "
+                     "to the end, and MPI_Finalize could hang");
         return; /* an abandoned barrier may still write into *job */
     }
     if (!finalized && job->comm != MPI_COMM_NULL)
         MPI_Comm_free(&job->comm);
     if (!finalized && job->owns_mpi)
-        MPI_Finalize();
+        PMPI_Finalize();
     free(job);
 }

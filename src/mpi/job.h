@@ -35,7 +35,8 @@ int tri_job_agree(struct tri_job *job, int rc);
 
 /*
  * Waits for all ranks without blocking: start, then test until true. In the
- * job's own memory, so it may be abandoned. One at a time. Errors: EMPI.
+ * job's own memory, so it may be abandoned. One at a time. With it all learn
+ * whether one of them must not finalize MPI (mpi/finalize.h). Errors: EMPI.
  */
 int tri_job_barrier_start(struct tri_job *job);
 bool tri_job_barrier_test(struct tri_job *job);

@@ -86,6 +86,10 @@ int tri_cluster_join(troupe_t *troupe);
  * tri_job_close. */
 void tri_node_free(troupe_t *troupe, bool whole);
 
+/* Whether ranks have died; then says goodbye to the others. arg: a troupe_t.
+ * For MPI_Finalize while a node runs. */
+bool tri_node_has_lost_ranks(void *arg);
+
 /* The node of this process, or NULL. */
 extern troupe_t *_Atomic tri_node_running;
 

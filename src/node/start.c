@@ -15,6 +15,7 @@
 #include "group/group.h"
 #include "link/session.h"
 #include "message/pool.h"
+#include "mpi/finalize.h"
 #include "mpi/requests.h"
 #include "name/directory.h"
 #include "node/node.h"
@@ -471,6 +472,8 @@ int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
         tri_node_free(troupe, true);
         return rc;
     }
+    if (troupe->job != NULL)
+        tri_finalize_ask(tri_node_has_lost_ranks, troupe);
     tri_info("node %016llx: rank %d of %d, %u workers",
              (unsigned long long)troupe->runtime.node, troupe->runtime.rank,
              troupe->runtime.size, troupe->runtime.scheduler.workers_len);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "group/group.h"
 #include "message/pool.h"
+#include "mpi/finalize.h"
 #include "node/node.h"
 
 struct stop {
@@ -37,6 +38,16 @@ static bool has_lost_ranks(const troupe_t *troupe)
         if (i != runtime->rank && tri_peer_is_dead(&runtime->link.peers[i]))
             return true;
     return false;
+}
+
+bool tri_node_has_lost_ranks(void *arg)
+{
+    struct troupe *troupe = arg;
+
+    if (!has_lost_ranks(troupe))
+        return false;
+    tri_link_say_bye(&troupe->runtime.link);
+    return true;
 }
 
 /* Members of other jobs are no ranks: they go on, and are not waited for. */
@@ -183,6 +194,9 @@ static void say_bye(struct stop *stop, struct tri_seat *seat)
 {
     bool has_lost = has_lost_ranks(stop->troupe);
 
+    /* Before anybody's goodbye, after which a peer's end is no death. */
+    if (has_lost)
+        tri_finalize_bar();
     if (!has_lost && !has_joined(stop->troupe))
         return;
     tri_link_say_bye(&stop->troupe->runtime.link);
@@ -231,6 +245,7 @@ int troupe_stop(troupe_t **troupe_p)
     stop.deadline_ns = tri_now_ns() + timeout_ns;
     stop.quiet_deadline_ns = stop.deadline_ns - timeout_ns / 2;
     *troupe_p = NULL;
+    tri_finalize_ask(NULL, NULL);
     become_quiet(&stop, &seat);
     rc = end_actors(&stop, &seat);
     say_bye(&stop, &seat);
