@@ -65,10 +65,16 @@ struct tri_coll {
     /* What must be equal on all members: kind, type, op, root and count,
      * packed; see tri_coll_describe. */
     uint64_t signature[2];
+    bool blocking;      /* the caller does nothing but wait for it, on the
+                           thread that started the node: `start` may block if
+                           nobody can die (a fixed group), and be done */
     void *state;        /* the back end's; NULL at first and in the end */
     uint32_t culprit;   /* EMISMATCH: a member that differs, and what it */
     uint64_t culprit_signature[2]; /* called */
 };
+
+/* Fills in the signature. */
+void tri_coll_sign(struct tri_coll *coll);
 
 /* "allreduce of 10 float, sum". Returns text. */
 #define TRI_COLL_TEXT_BYTES 96
@@ -147,6 +153,9 @@ struct tri_backend_ops {
 
 extern const struct tri_backend_ops tri_backend_native;
 extern const struct tri_backend_ops tri_backend_mpi;
+
+/* Those there are, in backends.c; NULL: none. */
+extern const struct tri_backend_ops *const tri_backends[TRI_BACKENDS];
 
 /*
  * Sends a COLL to a member: head (its group and epoch are filled in), then
