@@ -34,19 +34,36 @@
  * the next view's mark is then at least k with everybody that stays. And
  * what is above the mark nobody has committed.
  *
- * Losses and growth. Deaths start a ballot after `settle_ns` (0 when all causes
- * are proofs, or the connection to a member on this host broke), freeze the
- * members, and end what runs in the epoch. Joins and leaves alone freeze
- * nobody: a member answers PREPARE(gentle) only when it is at a boundary
- * (event BOUNDARY), so no work is thrown away; a death meanwhile starts a
- * higher ballot that is not gentle, and which takes the joiners along.
+ * Losses. Who hears of a death freezes at once, which ends what runs in the
+ * epoch, and tells the leader (REPORT). The ballot starts after `settle_ns`, at
+ * once when all causes are proofs.
+ *
+ * Growth. Joins and leaves alone freeze nobody: a member answers
+ * PREPARE(gentle) only while it is at a boundary (event BOUNDARY), and takes it
+ * back when it goes on; the leader proposes when all are there with equal
+ * marks; a member accepts while it is at that same boundary, and only this
+ * freezes it. So no work is thrown away but when somebody goes on just then. A
+ * death meanwhile starts a higher ballot that is not gentle, and which takes
+ * the joiners along.
+ *
+ * A commit also waits until all that stay and live have accepted: so when a
+ * joiner begins with a view, no living member of the one before can go another
+ * way. A member that lives for membership but does not answer for four attempts
+ * (each twice as long as the last) is not waited for any more, if the others
+ * are a quorum: it is not in the next view, and is told EXCLUDED when it wakes.
+ * A leader that does nothing is replaced by the next in place, after as long.
  *
  * Guards (membership research, checked by tests/sim/test_agree.c):
  *   1. a commit or quorum counts only if no higher ballot was promised since;
  *   2. messages from a process that is proven dead are dropped;
  *   3. the PD set travels in PREPARE and PROPOSE, and is adopted first.
- * A decision is kept until epoch e + 3 for laggards (PULL). A node outside the
- * view that a message comes from is told EXCLUDED, if it was a member once.
+ *
+ * Laggards. Who is in V_{e+2} was at e + 1, as it promised there; so no member
+ * is more than one view behind, and the current view is all that is kept. Who
+ * waits too long for an outcome asks (PULL with its promise) and gets the view
+ * with that promise as ballot, so that guard 1 holds; one outside gets
+ * EXCLUDED. A joiner's number (chosen at JOIN) comes back with its first view:
+ * a view for an earlier life of it in the group is not taken.
  *
  * Invariants:
  *   1. For one epoch no two nodes install different views, ever (with proof:
@@ -54,8 +71,9 @@
  *   2. A node installs epochs in order, one by one, and only views that have
  *      it; a joiner begins with the first view that has it.
  *   3. After a promise for ballot b nothing is accepted below b, and the mark
- *      stands still until the epoch ends (gentle: until the boundary is left).
- *   4. view.mark is the least mark of those in V_e and V_{e+1}.
+ *      stands still until the epoch ends (gentle: after it accepted).
+ *   4. view.mark is at most the mark of each that stays, at least what any
+ *      member of V_e committed; all marks of V_{e+1} begin with it.
  *   5. Members in a view are ordered: those of V_e in their order, then those
  *      added, by node id. So the oldest come first.
  *
@@ -86,6 +104,7 @@ struct tri_agree_config {
                                TRI_AGREE_MEMBERS_MAX */
     uint32_t members_min;   /* a view with fewer is agreed, too; the users of
                                the view pause */
+    bool closed;            /* JOIN is refused */
     bool proof;             /* deaths proven count for the quorum */
     uint64_t attempt_ns;    /* of a ballot without an outcome, at first; it
                                doubles, with jitter, up to 32 times */
@@ -111,13 +130,18 @@ struct tri_agree_config {
 enum tri_agree_event_kind {
     TRI_AGREE_TICK = 1, /* at tri_agree_due_ns */
     TRI_AGREE_MESSAGE,  /* from `node`: data, bytes */
-    TRI_AGREE_DEATH,    /* of `node`; proof: it is proven */
+    TRI_AGREE_DEATH,    /* of `node`; proof: it is proven. Again, with proof,
+                           when that comes later. Nodes outside the view are
+                           allowed; after `installed` those that are known to be
+                           dead are told again */
     TRI_AGREE_PART,     /* `node` left the cluster in an orderly way */
     TRI_AGREE_BOUNDARY, /* at: whether this node is at a boundary now */
-    TRI_AGREE_JOIN,     /* this node wants in: asks `node`, or all it can
-                           (TRI_AGREE_ALL: the caller sends it to whom it
-                           knows) */
+    TRI_AGREE_JOIN,     /* this node wants in: asks `node`, or with node 0 all
+                           that the caller knows */
     TRI_AGREE_LEAVE,    /* this node wants out at the next boundary */
+    TRI_AGREE_QUIT,     /* it is out now, and says so to all: to them it died,
+                           proven. Also ends a JOIN. Nothing happens after it */
+    TRI_AGREE_AHEAD,    /* `node` spoke of a later epoch than the one here */
     TRI_AGREE_KNOWN,    /* more nodes are known now, see is_known */
 };
 
@@ -131,13 +155,10 @@ struct tri_agree_event {
     size_t bytes;
 };
 
-/* Receivers that are no node. */
-#define TRI_AGREE_ALL 0ull /* all members of the current view but this one, that
-                              are not known to be dead */
-
 struct tri_agree_send {
-    uint64_t to; /* node, or TRI_AGREE_ALL */
-    const unsigned char *data; /* valid until the next step */
+    const uint64_t *to; /* nodes; valid until the next step, as is data */
+    uint32_t to_len;    /* 0: all nodes that may have the group (JOIN) */
+    const unsigned char *data;
     size_t bytes;
 };
 
@@ -149,7 +170,7 @@ struct tri_agree_effects {
     bool installed; /* tri_agree_view is another now */
     bool frozen;    /* became so: what runs in this epoch is to be ended */
     bool excluded;  /* the others went on without this node; for good */
-    bool parted;    /* a view without this node, as it asked for */
+    bool parted;    /* a view without this node, as it asked for; for good */
     bool no_quorum; /* three attempts in vain: said once an epoch; it goes on
                        trying */
     bool refused;   /* JOIN: the group takes nobody (ELIMIT) */
