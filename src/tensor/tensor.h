@@ -36,6 +36,7 @@ struct tri_team {
     const struct tri_view_member *members; /* len of them, in the view's order */
     bool is_elastic;
     bool is_reproducible;
+    bool checks; /* the group's option check */
 };
 
 /* The member of a peer; -1: none. */
@@ -62,6 +63,9 @@ struct tri_coll {
     size_t count;       /* elements, as in the call */
     const void *in;     /* BCAST: NULL */
     void *out;          /* BCAST: data; REDUCE elsewhere than root: NULL */
+    bool is_blocking;   /* the caller is the starting thread and waits, without
+                           a deadline: start may wait itself where the back end
+                           carries a fixed group. So on all members. */
     /* What must be equal on all members: kind, type, op, root and count,
      * packed; see tri_coll_describe. */
     uint64_t signature[2];
