@@ -40,6 +40,12 @@ static inline uint64_t tri_pow2_up(uint64_t n)
     return n <= 1 ? 1 : 1ull << (64 - __builtin_clzll(n - 1));
 }
 
+/* ceil(log2 n); 0 for 0. */
+static inline uint32_t tri_log2_up(uint32_t n)
+{
+    return n <= 1 ? 0 : 32u - (uint32_t)__builtin_clz(n - 1);
+}
+
 /* A pause in a polling loop: lets a sibling hyperthread run. */
 static inline void tri_cpu_relax(void)
 {

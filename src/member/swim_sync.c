@@ -595,10 +595,8 @@ void tri_swim_on_buckets(struct tri_swim *swim,
 
 static uint64_t digest_interval_ns(const struct tri_swim *swim)
 {
-    uint32_t n = live_len(swim), log2 = 0;
+    uint32_t log2 = tri_log2_up(live_len(swim));
 
-    while (log2 < 31 && (1u << log2) < n)
-        log2++;
     return swim->config.times.digest * (1 + (log2 > 5 ? log2 - 5 : 0));
 }
 

@@ -72,7 +72,7 @@ uint32_t tri_registry_transmissions(uint32_t n)
 /* How long withdrawn names are kept. */
 static uint64_t tombstone_ns(const struct tri_registry *registry)
 {
-    uint64_t rumour_ns = (tri_registry_log2_up(registry->members_len) + 3) *
+    uint64_t rumour_ns = (tri_log2_up(registry->members_len) + 3) *
                          registry->config.gossip_ns;
 
     return tri_max(registry->config.tombstone_ns,

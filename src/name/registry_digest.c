@@ -130,7 +130,7 @@ void tri_registry_take_request(struct tri_registry *registry, uint64_t from,
 
 uint64_t tri_registry_digest_ns(struct tri_registry *registry)
 {
-    uint32_t log2_n = tri_registry_log2_up(registry->members_len);
+    uint32_t log2_n = tri_log2_up(registry->members_len);
     uint64_t ns = registry->config.digest_ns * (log2_n > 5 ? log2_n - 4 : 1);
 
     if (registry->now_ns < registry->soon_until_ns)

@@ -138,11 +138,6 @@ static inline uint32_t tri_registry_others(const struct tri_registry *registry)
     return registry->members_len - 1;
 }
 
-static inline uint32_t tri_registry_log2_up(uint32_t n)
-{
-    return n <= 1 ? 0 : 32u - (uint32_t)__builtin_clz(n - 1);
-}
-
 /* Threads that bring an event may have looked at the clock in another order. */
 static inline void tri_registry_pass_time(struct tri_registry *registry,
                                           uint64_t now_ns)
