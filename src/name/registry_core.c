@@ -14,10 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "member/swim_core.h"
 #include "name/registry_internal.h"
 
 #define MS 1000000ull
 #define SECOND (1000 * MS)
+/* Of packets, as membership takes it to be. */
+#define LOSS 0.05
 /* News packets in a step; each goes to `fanout` members. */
 #define PUSHES_MAX 4u
 /* Requests sent again in a step. */
@@ -47,27 +50,7 @@ void tri_registry_config_init(struct tri_registry_config *config)
     };
 }
 
-/* --- sizes ---------------------------------------------------------------- */
-
-/* The natural logarithm: its power of two, and the series of atanh for the
- * rest, which is from 1 to 2. */
-static double log_of(uint32_t n)
-{
-    uint32_t power = 31u - (uint32_t)__builtin_clz(n);
-    double rest = (double)n / (double)(1u << power);
-    double y = (rest - 1) / (rest + 1), y2 = y * y;
-
-    return 0.6931471805599453 * power +
-           2 * y * (1 + y2 / 3 + y2 * y2 / 5 + y2 * y2 * y2 / 7);
-}
-
-uint32_t tri_registry_transmissions(uint32_t n)
-{
-    double exact = (log_of(n > 0 ? n : 1) + 7) / 0.95;
-    uint32_t whole = (uint32_t)exact;
-
-    return (double)whole < exact ? whole + 1 : whole;
-}
+/* --- times ---------------------------------------------------------------- */
 
 /* How long withdrawn names are kept. */
 static uint64_t tombstone_ns(const struct tri_registry *registry)
@@ -236,7 +219,7 @@ void tri_registry_news(struct tri_registry *registry,
         return;
     if (owner->left == 0)
         owner->fresh_from = before;
-    owner->left = tri_registry_transmissions(registry->members_len);
+    owner->left = tri_swim_transmissions(registry->members_len, LOSS);
     owner->urgent = true;
     registry->push_gap_ns = registry->config.push_ns;
     if (!registry->has_news || registry->push_ns > soon_ns)

@@ -223,7 +223,4 @@ uint32_t tri_registry_len(const struct tri_registry *registry); /* entries */
 struct tri_registry_metrics
 tri_registry_metrics(const struct tri_registry *registry);
 
-/* How often news is passed on in a cluster of n: ceil((ln n + 7) / 0.95). */
-uint32_t tri_registry_transmissions(uint32_t n);
-
 #endif

@@ -3,6 +3,7 @@
  * many of them. */
 #include "unit.h"
 
+#include "member/swim_core.h"
 #include "name/registry_core.h"
 
 enum { ME = 5, OTHER = 9, THIRD = 12 };
@@ -369,11 +370,11 @@ static void test_wrong_packets(void **state)
 static void test_transmissions(void **state)
 {
     (void)state;
-    assert_int_equal(tri_registry_transmissions(1), 8);
-    assert_int_equal(tri_registry_transmissions(8), 10);
-    assert_int_equal(tri_registry_transmissions(64), 12);
-    assert_int_equal(tri_registry_transmissions(1024), 15);
-    assert_int_equal(tri_registry_transmissions(4096), 17);
+    assert_int_equal(tri_swim_transmissions(1, 0.05), 8);
+    assert_int_equal(tri_swim_transmissions(8, 0.05), 10);
+    assert_int_equal(tri_swim_transmissions(64, 0.05), 12);
+    assert_int_equal(tri_swim_transmissions(1024, 0.05), 15);
+    assert_int_equal(tri_swim_transmissions(4096, 0.05), 17);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
