@@ -131,8 +131,11 @@ static int connect_locked(struct tri_peer *peer)
 
     assert(tri_lock_is_held(&peer->lock));
     if (tri_unlikely(atomic_load_explicit(&peer->broken,
-                                          memory_order_relaxed)))
+                                          memory_order_relaxed))) {
+        if (tri_peer_is_dead(peer))
+            return TROUPE_ENODE; /* tri_link_kill is about to say why */
         drop_channel_locked(peer);
+    }
     if (peer->channel != NULL)
         return 0;
     if (tri_peer_is_dead(peer))

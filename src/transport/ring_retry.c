@@ -8,8 +8,11 @@
  *
  *     called --closed without a welcome--> waiting --timer--> called
  *                                             |
- *                    nobody has the name, or GIVE_UP_NS since connect:
- *                                    dead, `lost` (strong)
+ *                  nobody has the name: dead, `lost` (proof)
+ *                  GIVE_UP_NS since connect: dead, `lost` (strong)
+ *
+ * A name is one life's: who has it no more is gone, as it is for connect. Its
+ * process may take a while longer until its pidfd tells.
  */
 
 #include "transport/ring.h"
@@ -108,7 +111,9 @@ void ring_retry_due_locked(struct ring *ring)
             continue;
         atomic_store(&channel->dead, true);
         pthread_mutex_unlock(&ring->lock);
-        ring_tell_lost(ring, node, TRI_EVIDENCE_STRONG);
+        ring_tell_lost(ring, node, error == TROUPE_ENODE
+                                       ? TRI_EVIDENCE_PROOF
+                                       : TRI_EVIDENCE_STRONG);
         pthread_mutex_lock(&ring->lock);
     }
     arm_locked(ring);
