@@ -1039,11 +1039,17 @@ static void end_by_leave(struct puppet *puppet)
     puppet_end(puppet);
 }
 
-static void check_state(uint64_t node, uint32_t state)
+/* Its links may have ended before the list of members tells. */
+static void await_state(uint64_t node, uint32_t state)
 {
+    double end_ms = test_now_ms() + TEST_SOON_MS;
     troupe_member_t member = { .state = 0 };
 
     MUST(troupe_member_get(troupe, node, &member));
+    while (member.state != state && test_now_ms() < end_ms) {
+        troupe_serve(troupe, 1);
+        MUST(troupe_member_get(troupe, node, &member));
+    }
     CHECK_EQ(member.state, state);
 }
 
@@ -1055,7 +1061,7 @@ static void killed_and_back(void)
     troupe_ref_t ref;
 
     joiner_ends(RANKS + 1, end_by_kill);
-    check_state(old.node, TROUPE_MEMBER_DEAD);
+    await_state(old.node, TROUPE_MEMBER_DEAD);
     await_names(test_rank, "agent", NODES - 1);
     await_names(RANKS, "agent", NODES - 1);
     MPI_Barrier(MPI_COMM_WORLD);
@@ -1078,7 +1084,7 @@ static void killed_and_back(void)
 static void left(void)
 {
     joiner_ends(RANKS + 1, end_by_leave);
-    check_state(all[RANKS + 1].node, TROUPE_MEMBER_LEFT);
+    await_state(all[RANKS + 1].node, TROUPE_MEMBER_LEFT);
     await_names(test_rank, "agent", NODES - 1);
     await_names(RANKS, "agent", NODES - 1);
 }
