@@ -19,7 +19,8 @@ enum { ROUND_TRIPS = 20000, WARM_UP = 1000, GAME_TIMEOUT_MS = 60000 };
 #define player_messages(TELL, ASK)                                            \
     TELL(player, ball, (player_ref_t from; int32_t left;))                    \
     ASK(player, play, (player_ref_t with; int32_t round_trips;),              \
-        (double seconds;))
+        (double seconds;))                                                    \
+    TELL(player, leave, ())
 TROUPE_PROTOCOL(player)
 
 struct player {
@@ -60,7 +61,16 @@ static int on_ball(troupe_self_t *self, struct player *p,
         (player_play_result_t){ .seconds = now_seconds() - p->begin });
 }
 
-TROUPE_ACTOR(player, struct player, .ball = on_ball, .play = on_play)
+static int on_leave(troupe_self_t *self, struct player *p,
+                    const player_leave_t *m)
+{
+    (void)p, (void)m;
+    troupe_exit(self);
+    return 0;
+}
+
+TROUPE_ACTOR(player, struct player, .ball = on_ball, .play = on_play,
+             .leave = on_leave)
 
 static double play(troupe_t *troupe, player_ref_t ours, player_ref_t theirs,
                    int round_trips)
@@ -78,7 +88,7 @@ int main(void)
     troupe_t *troupe;
     player_ref_t ours, theirs;
     double seconds = 0;
-    int rank, size;
+    int rank, size, reason;
 
     must(troupe_start(&troupe, NULL), "start");
     rank = troupe_rank(troupe);
@@ -99,7 +109,12 @@ int main(void)
         printf("pingpong: %.0f ns a message between %s\n",
                seconds / (2.0 * ROUND_TRIPS) * 1e9,
                size == 1 ? "two actors of one process" : "two ranks");
+        must(player_leave(troupe, theirs, (player_leave_t){}), "leave");
     }
+    /* Who stops first waits for the others, but not for as long as a game. */
+    if (rank == 1)
+        must(troupe_wait_down(troupe, theirs.ref, GAME_TIMEOUT_MS, &reason),
+             "wait for the end of the game");
     must(troupe_stop(&troupe), "stop");
     return rank != 0 || seconds > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
