@@ -142,8 +142,10 @@ void tri_shm_cancel(struct tri_shm *shm, struct tri_shm_op **op_p);
 
 /*
  * Whether progress would do something now: a few loads, for waiting threads.
- * True when nothing is known.
  */
 bool tri_shm_changed(const struct tri_shm *shm);
+
+/* Grows with all that progress gets done; wraps. */
+uint32_t tri_shm_moves(const struct tri_shm *shm);
 
 #endif

@@ -124,6 +124,7 @@ struct tri_shm {
     struct shm_watch watch[SHM_STAGES];
     struct shm_round rounds[SHM_DEPTH];
 
+    uint32_t moves;     /* stages passed */
     bool more;          /* progress stopped before it had to */
     struct tri_shm_op *first;    /* started, not all done */
     struct tri_shm_op *last;

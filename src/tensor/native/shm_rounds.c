@@ -101,6 +101,7 @@ static void passed(struct tri_shm *shm, enum shm_stage stage)
     shm->at[stage]++;
     shm->seen[stage] = 0;
     shm->watch[stage].number = NULL;
+    shm->moves++;
 }
 
 /* The collective that has rounds left to begin. */
@@ -319,4 +320,9 @@ bool tri_shm_changed(const struct tri_shm *shm)
             return true;
     }
     return false;
+}
+
+uint32_t tri_shm_moves(const struct tri_shm *shm)
+{
+    return shm->moves;
 }
