@@ -604,26 +604,6 @@ int tri_member_attach(struct tri_member *member,
     return 0;
 }
 
-uint64_t tri_member_random(struct tri_member *member)
-{
-    struct tri_contacts *contacts = &member->contacts;
-    uint32_t start = tri_random_below(&member->random, contacts->mask + 1);
-
-    for (uint32_t n = 0; n <= contacts->mask; n++) {
-        struct tri_contact *contact =
-            &contacts->table[(start + n) & contacts->mask];
-
-        if (contact->node != 0 && !contact->over)
-            return contact->node;
-    }
-    return 0;
-}
-
-uint32_t tri_member_alive_len(const struct tri_member *member)
-{
-    return tri_swim_alive_len(member->swim);
-}
-
 /* --- for the node --------------------------------------------------------- */
 
 void tri_member_on_suspect(void *runtime, struct tri_peer *peer)
@@ -654,11 +634,6 @@ void tri_member_on_died(void *runtime, struct tri_peer *peer)
         return;
     atomic_store(&member->orders.died, 1);
     order(member);
-}
-
-struct tri_endpoint tri_member_endpoint(const struct tri_member *member)
-{
-    return member->own;
 }
 
 void tri_member_stopping(struct tri_member *member, bool all)
@@ -802,7 +777,6 @@ int tri_member_open(const struct tri_member_config *config)
     member->cluster_name = config->cluster_name;
     member->socket = *config->socket;
     config->socket->own.family = 0;
-    member->own = config->own;
     member->nodes_max = config->nodes_max;
     member->ring = config->ring;
     member->fabric = config->fabric;

@@ -79,14 +79,6 @@ static inline int tri_member_send_registry(struct tri_member *member,
     return tri_member_send(member, TRI_PACKET_REGISTRY, node, body, bytes);
 }
 
-/* A living member, not this node, at random; 0: there is none. Context:
- * control thread. */
-uint64_t tri_member_random(struct tri_member *member);
-
-/* How many members are alive or suspected, this node included. Context:
- * control thread, and the starting thread before the threads start. */
-uint32_t tri_member_alive_len(const struct tri_member *member);
-
 /* Has the clients' ticks called soon. Any thread. */
 void tri_member_kick(struct tri_member *member);
 
@@ -96,7 +88,6 @@ struct tri_member_config {
     struct tri_runtime *runtime; /* its roster stands */
     const struct tri_member_card *cards; /* of the job's ranks, by rank */
     struct tri_udp *socket;   /* taken over; own.family 0: none */
-    struct tri_endpoint own;  /* where others reach it */
     uint64_t cluster;         /* its id */
     uint64_t cluster_name;    /* hash of option cluster; 0: none */
     enum tri_swim_profile profile;
@@ -126,9 +117,6 @@ void tri_member_close(struct tri_member **member_p);
  * the seed said. Logged.
  */
 int tri_member_join(struct tri_member *member, uint64_t deadline_ns);
-
-/* Where others reach this node; family 0: nowhere. Any thread. */
-struct tri_endpoint tri_member_endpoint(const struct tri_member *member);
 
 /*
  * troupe_stop was called here: that ranks of this job leave is no reason to

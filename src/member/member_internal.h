@@ -80,7 +80,6 @@ struct tri_member {
     uint64_t cluster;
     uint64_t cluster_name;
     struct tri_udp socket; /* own.family 0: none */
-    struct tri_endpoint own;
     uint32_t nodes_max;
     struct tri_transport *ring;
     struct tri_transport *fabric;

@@ -323,7 +323,6 @@ int tri_cluster_open(troupe_t *troupe)
         .runtime = runtime,
         .cards = troupe->members,
         .socket = &troupe->socket,
-        .own = troupe->endpoint,
         .cluster = troupe->cluster,
         .cluster_name = troupe->cards[0].cluster_name,
         .profile = profile_of(runtime->options.membership),

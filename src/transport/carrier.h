@@ -106,8 +106,6 @@ struct tri_carrier_ops {
     /* Makes memory usable for frames. Errors: ENOMEM, ETRANSPORT. */
     int (*memory_add)(struct tri_carrier *carrier,
                       struct tri_carrier_memory *memory);
-    void (*memory_remove)(struct tri_carrier *carrier,
-                          struct tri_carrier_memory *memory);
 
     /* Takes in what arrived, about `budget` frames at most, and makes
      * progress. Returns the number of frames. */

@@ -141,19 +141,6 @@ static int fabric_memory_add(struct tri_carrier *carrier,
     return rc;
 }
 
-static void fabric_memory_remove(struct tri_carrier *carrier,
-                                 struct tri_carrier_memory *memory)
-{
-    struct fabric *fabric = (struct fabric *)carrier;
-
-    if (!memory->registration)
-        return;
-    pthread_mutex_lock(&fabric->domain_lock);
-    tri_fabric_deregister_locked(memory->registration);
-    pthread_mutex_unlock(&fabric->domain_lock);
-    memory->registration = memory->descriptor = NULL;
-}
-
 static size_t fabric_memory_bytes(struct tri_carrier *carrier)
 {
     struct fabric *fabric = (struct fabric *)carrier;
@@ -666,7 +653,6 @@ const struct tri_carrier_ops tri_carrier_fabric = {
     .disconnect = tri_fabric_disconnect,
     .send = tri_fabric_send,
     .memory_add = fabric_memory_add,
-    .memory_remove = fabric_memory_remove,
     .poll = fabric_poll,
     .pending = fabric_pending,
     .wait_fd = fabric_wait_fd,

@@ -154,13 +154,6 @@ static int fuzz_memory_add(struct tri_carrier *base,
     return 0;
 }
 
-static void fuzz_memory_remove(struct tri_carrier *base,
-                               struct tri_carrier_memory *memory)
-{
-    (void)base;
-    memory->registration = NULL;
-}
-
 /* Events of an ended line may come until the poll behind its end is over. */
 static unsigned fuzz_poll(struct tri_carrier *base, unsigned budget)
 {
@@ -201,7 +194,6 @@ const struct tri_carrier_ops fuzz_carrier_ops = {
     .disconnect = fuzz_disconnect,
     .send = fuzz_send,
     .memory_add = fuzz_memory_add,
-    .memory_remove = fuzz_memory_remove,
     .poll = fuzz_poll,
     .pending = fuzz_pending,
     .wait_fd = fuzz_wait_fd,

@@ -314,13 +314,6 @@ static int sim_memory_add(struct tri_carrier *carrier,
     return 0;
 }
 
-static void sim_memory_remove(struct tri_carrier *carrier,
-                              struct tri_carrier_memory *memory)
-{
-    (void)carrier;
-    (void)memory;
-}
-
 const struct tri_carrier_ops sim_carrier = {
     .name = "sim",
     .open = sim_open,
@@ -330,7 +323,6 @@ const struct tri_carrier_ops sim_carrier = {
     .disconnect = sim_disconnect,
     .send = sim_send,
     .memory_add = sim_memory_add,
-    .memory_remove = sim_memory_remove,
     .poll = sim_poll,
     .pending = sim_pending,
     .wait_fd = sim_wait_fd,
