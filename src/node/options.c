@@ -91,6 +91,7 @@ static const struct option {
 };
 
 #define VARIABLE_PREFIX "TROUPE_"
+#define TEST_PREFIX VARIABLE_PREFIX "TEST_"
 #define VARIABLE_BYTES_MAX 64
 
 static void variable_of(const struct option *option,
@@ -271,7 +272,8 @@ static int resolve_one(troupe_options_t *options, const struct option *option)
     return 0;
 }
 
-/* A misspelt variable would otherwise do nothing, in silence. */
+/* A misspelt variable would otherwise do nothing, in silence. The tests' own
+ * go past ranks, too. */
 static void warn_of_unknown_variables(void)
 {
     extern char **environ;
@@ -281,6 +283,8 @@ static void warn_of_unknown_variables(void)
         bool known = false;
 
         if (strncmp(*entry, VARIABLE_PREFIX, strlen(VARIABLE_PREFIX)) != 0)
+            continue;
+        if (strncmp(*entry, TEST_PREFIX, strlen(TEST_PREFIX)) == 0)
             continue;
         for (size_t i = 0; i < tri_array_len(options_table); i++) {
             char name[VARIABLE_BYTES_MAX];

@@ -2,7 +2,7 @@
 /*
  * Crossing connects: eight processes that all send to all others first, at
  * the same moment, each time freshly started. Everything arrives, once and in
- * order. TROUPE_FAULT_ROUNDS: how many starts.
+ * order. TROUPE_TEST_FAULT_ROUNDS: how many starts.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * Broken connections between two living nodes, under full load: all bytes go
  * through a proxy for each direction, which cuts, stalls, refuses and delays
  * at random. Nothing is lost, repeated or reordered, and traffic goes on after
- * each fault. TROUPE_FAULT_ROUNDS: how many faults.
+ * each fault. TROUPE_TEST_FAULT_ROUNDS: how many faults.
  *
  * ofi_rxm gets so few receives to lose that the carrier renews its endpoint a
  * few times even in a short run (transport/fabric_renew.c).

@@ -50,7 +50,7 @@ void flood_board_destroy(struct flood_board **board)
 
 unsigned flood_rounds(unsigned usual)
 {
-    const char *text = getenv("TROUPE_FAULT_ROUNDS");
+    const char *text = getenv("TROUPE_TEST_FAULT_ROUNDS");
 
     return text ? (unsigned)strtoul(text, NULL, 0) : usual;
 }

@@ -101,7 +101,7 @@ struct flood_options {
 struct flood_board *flood_board_create(const char *test, unsigned seats_len);
 void flood_board_destroy(struct flood_board **board);
 
-/* TROUPE_FAULT_ROUNDS, for longer runs; else the given number. */
+/* TROUPE_TEST_FAULT_ROUNDS, for longer runs; else the given number. */
 unsigned flood_rounds(unsigned usual);
 
 /* Forks the end of a seat. */

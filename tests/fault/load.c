@@ -7,7 +7,7 @@
  *
  *     load [fast]
  *
- * TROUPE_LOAD_S: for how long (10).
+ * TROUPE_TEST_LOAD_S: for how long (10).
  */
 #include <sched.h>
 #include <signal.h>
@@ -266,7 +266,7 @@ static void start_burners(troupe_t *troupe)
 int main(int argc, char **argv)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
-    const char *text = getenv("TROUPE_LOAD_S");
+    const char *text = getenv("TROUPE_TEST_LOAD_S");
     int is_fast = argc > 1 && strcmp(argv[1], "fast") == 0;
     int load_s = text ? atoi(text) : LOAD_S, plan_fd = -1;
     troupe_options_t options;

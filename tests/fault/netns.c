@@ -10,7 +10,7 @@
  *
  * The namespaces have no names: they and all in them end with their last
  * process, however that ends. Needs root, or the right to make user
- * namespaces; and ip(8). TROUPE_FAULT_ROUNDS: how many faults.
+ * namespaces; and ip(8). TROUPE_TEST_FAULT_ROUNDS: how many faults.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

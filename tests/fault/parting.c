@@ -4,7 +4,7 @@
  * of the receiver while the survivor sends, of the sender while the survivor
  * receives. The survivor's part is in parting_end.c: each message that was not
  * taken is told of once, nothing is left of the dead, and traffic with a third
- * node goes on. TROUPE_FAULT_ROUNDS: rounds a mode.
+ * node goes on. TROUPE_TEST_FAULT_ROUNDS: rounds a mode.
  */
 #include "parting.h"
 
@@ -230,7 +230,7 @@ int main(void)
 {
     const char *text = getenv("TROUPE_TEST_SEED");
     uint64_t seed = text ? strtoull(text, NULL, 0) : tri_now_ns();
-    const char *rounds = getenv("TROUPE_FAULT_ROUNDS");
+    const char *rounds = getenv("TROUPE_TEST_FAULT_ROUNDS");
     uint32_t n = rounds ? (uint32_t)strtoul(rounds, NULL, 0) : ROUNDS;
 
     printf("parting: TROUPE_TEST_SEED=%llu\n", (unsigned long long)seed);

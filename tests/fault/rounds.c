@@ -6,7 +6,7 @@
  * have as many descriptors, threads, connections and living members as before,
  * and hardly more memory.
  *
- * TROUPE_ROUNDS: how many (30).
+ * TROUPE_TEST_ROUNDS: how many (30).
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -207,13 +207,13 @@ static uint32_t our_shm_files(void)
 
 static void conduct(unsigned seed, unsigned port)
 {
-    const char *text = getenv("TROUPE_ROUNDS");
+    const char *text = getenv("TROUPE_TEST_ROUNDS");
     int rounds = text ? atoi(text) : ROUNDS;
     clerk_look_result_t before[RANKS_MAX];
     uint32_t files = our_shm_files();
     double began_ms;
 
-    unsetenv("TROUPE_ROUNDS"); /* no option: each puppet would say so */
+    unsetenv("TROUPE_TEST_ROUNDS"); /* no option: each puppet would say so */
     for (int i = 0; i < WARM_ROUNDS; i++)
         live_and_die(seed, port);
     for (int i = 0; i < size; i++)

@@ -537,7 +537,7 @@ struct swim_sim *swim_sim_create(const struct swim_sim_config *config)
     uint64_t index_len = tri_pow2_up(2 * (uint64_t)max);
 
     sim->config = *config;
-    sim->is_traced = getenv("TROUPE_SIM_TRACE") != NULL;
+    sim->is_traced = getenv("TROUPE_TEST_SIM_TRACE") != NULL;
     sim->lives_max = max;
     tri_random_init(&sim->random, tri_mix64(config->seed + 1));
     sim->lives = swim_sim_alloc(max, sizeof(*sim->lives));

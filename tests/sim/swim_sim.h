@@ -129,7 +129,7 @@ struct swim_sim {
     uint64_t records_seen;
     struct swim_stats stats;
     char failure[256];         /* "" while all is well */
-    bool is_traced;            /* TROUPE_SIM_TRACE is set: changes to stderr */
+    bool is_traced;            /* TROUPE_TEST_SIM_TRACE: to stderr */
     struct tri_swim_packet packet;    /* being delivered */
     struct tri_swim_effects effects;
 };

@@ -5,9 +5,9 @@
 /*
  * Membership at scale: the checks and bounds that doc/simulation.md lists, on
  * the unchanged core (swim_sim.h says what is checked all the time). By default
- * a bounded set; TROUPE_SIM=long runs all sizes, long times and many seeds. A
- * failure prints the command that repeats it; TROUPE_SIM_ONLY=PATTERN runs the
- * tests of that name.
+ * a bounded set; TROUPE_TEST_SIM=long runs all sizes, long times and many
+ * seeds. A failure prints the command that repeats it;
+ * TROUPE_TEST_SIM_ONLY=PATTERN runs the tests of that name.
  *
  * A check is a function that says what is wrong, or NULL, so that the tests of
  * the ablations can see it fail.
@@ -38,7 +38,7 @@ static inline const char *wrong(const char *format, ...)
 
 static inline bool is_long(void)
 {
-    const char *text = getenv("TROUPE_SIM");
+    const char *text = getenv("TROUPE_TEST_SIM");
 
     return text != NULL && strcmp(text, "long") == 0;
 }
@@ -49,8 +49,8 @@ static inline void expect(const char *test, uint64_t seed, const char *what)
     if (what == NULL)
         return;
     print_error("%s: %s\nto repeat: %sTROUPE_TEST_SEED=%llu "
-                "TROUPE_SIM_ONLY=%s %s\n",
-                test, what, is_long() ? "TROUPE_SIM=long " : "",
+                "TROUPE_TEST_SIM_ONLY=%s %s\n",
+                test, what, is_long() ? "TROUPE_TEST_SIM=long " : "",
                 (unsigned long long)seed, test, program_invocation_name);
     fail();
 }
@@ -89,7 +89,7 @@ static inline int swim_group_setup(void **state)
 /* What main does first. */
 static inline void swim_choose_tests(void)
 {
-    const char *pattern = getenv("TROUPE_SIM_ONLY");
+    const char *pattern = getenv("TROUPE_TEST_SIM_ONLY");
 
     if (pattern != NULL)
         cmocka_set_test_filter(pattern);

@@ -644,7 +644,7 @@ static void run_seed(uint64_t seed)
 
 static uint32_t runs_of(uint32_t usual)
 {
-    const char *text = getenv("TROUPE_SIM_RUNS");
+    const char *text = getenv("TROUPE_TEST_SIM_RUNS");
 
     return text != NULL ? (uint32_t)strtoul(text, NULL, 0) : usual;
 }

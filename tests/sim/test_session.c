@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Sessions between nodes whose lines, consumers and lives fail in all ways
- * (sim.h says what is checked). Random runs go on for TROUPE_SIM_SECONDS
+ * (sim.h says what is checked). Random runs go on for TROUPE_TEST_SIM_SECONDS
  * (default 2), each with the next seed; a failure names its own.
  */
 #include "sim.h"
@@ -12,7 +12,7 @@
 
 static uint64_t run_seconds(void)
 {
-    const char *text = getenv("TROUPE_SIM_SECONDS");
+    const char *text = getenv("TROUPE_TEST_SIM_SECONDS");
 
     return text ? strtoull(text, NULL, 10) : 2;
 }

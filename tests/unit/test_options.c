@@ -268,6 +268,9 @@ static void test_unknown_variable_is_named(void **state)
     assert_int_equal(resolve_with("TROUPE_WORKER", "2", &options), 0);
     assert_non_null(strstr(logged, "TROUPE_WORKER"));
     tri_options_fini(&options);
+    assert_int_equal(resolve_with("TROUPE_TEST_ANY", "2", &options), 0);
+    assert_null(strstr(logged, "TROUPE_TEST_ANY"));
+    tri_options_fini(&options);
 }
 
 static void test_help_has_them_all(void **state)
