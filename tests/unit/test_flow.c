@@ -13,7 +13,11 @@
 #include "message/pool.h"
 
 enum {
+#if defined(TRI_SANITIZE_ADDRESS) || defined(TRI_SANITIZE_THREAD)
+    SEEDS = 10, /* each takes ten times as long */
+#else
     SEEDS = 50,
+#endif
     ACTORS = 6,     /* receivers on each node, and senders */
     MESSAGES = 120, /* from each sender to each receiver of the other node */
     RECORD_BYTES = 256,
