@@ -5,12 +5,10 @@
  * within a second, with proof; the job's end is no death to who joined it.
  */
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 #include "puppet.h"
 
 enum {
@@ -24,35 +22,6 @@ struct known {
     char ref[REF_BYTES];
     uint64_t node;
 };
-
-/* MPI_Finalize may hang after a death, so nobody calls it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-}
-
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
-    _exit(EXIT_FAILURE);
-}
-
-static int free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        puppet_fail("a free port");
-    close(fd);
-    return ntohs(address.sin_port);
-}
 
 struct wish {
     troupe_t *troupe;
@@ -137,7 +106,7 @@ int main(int argc, char **argv)
     atexit(leave_failed);
     troupe_options_init(&options);
     if (test_rank == 0) {
-        port = free_port();
+        port = puppet_free_port();
         options.key_file = puppet_key_file(0);
     }
     MPI_Bcast(&port, 1, MPI_INT, 0, MPI_COMM_WORLD);
@@ -188,5 +157,4 @@ int main(int argc, char **argv)
         unlink(puppet_key_file(0));
     }
     leave();
-    _exit(test_status());
 }

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "member/hello.h"
@@ -25,20 +24,6 @@ enum {
     PROOF = 3, /* TROUPE_EVIDENCE_PROOF */
 };
 
-/* A port that nobody has now. */
-static unsigned free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        puppet_fail("a free port");
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 static void say_test(const char *name)
 {
     printf("%s\n", name);
@@ -48,7 +33,7 @@ static void say_test(const char *name)
 /* A cluster of one that can be joined at a port. */
 static unsigned start_seed(struct puppet *seed, const char *more)
 {
-    unsigned port = free_port();
+    unsigned port = puppet_free_port();
 
     puppet_spawn(seed);
     puppet_start(seed, "key_file=%s listen=%u %s", puppet_key_file(0), port,
@@ -169,7 +154,7 @@ static void by_fabric(void)
 static void seeds(void)
 {
     struct puppet seed, joiner;
-    unsigned port, nobody = free_port();
+    unsigned port, nobody = puppet_free_port();
 
     say_test("two seeds, one of them is nobody");
     port = start_seed(&seed, "");
@@ -196,7 +181,7 @@ static void seeds(void)
 static void seed_later(void)
 {
     struct puppet seed, joiner;
-    unsigned port = free_port();
+    unsigned port = puppet_free_port();
     pid_t helper;
 
     say_test("the seed comes later");
@@ -254,9 +239,9 @@ static void no_key(void)
 
     say_test("no key");
     puppet_spawn(&node);
-    puppet_must(&node, "TROUPE_EOPTION", "start listen=%u", free_port());
+    puppet_must(&node, "TROUPE_EOPTION", "start listen=%u", puppet_free_port());
     puppet_must(&node, "TROUPE_EOPTION", "start seeds=127.0.0.1:%u",
-                free_port());
+                puppet_free_port());
     puppet_end(&node);
 }
 

@@ -7,12 +7,10 @@
  * The joiners do what the job asks of their actors: "agent" is on each node.
  */
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 #include "puppet.h"
 
 enum {
@@ -483,22 +481,6 @@ static agent_ref_t agent_at(int place)
     return (agent_ref_t){ all[place].agent };
 }
 
-/* MPI_Finalize may hang after a death, so nobody calls it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-}
-
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
-    _exit(EXIT_FAILURE);
-}
-
 static void say_phase(const char *what)
 {
     static double before_ms;
@@ -510,19 +492,6 @@ static void say_phase(const char *what)
                what);
     fflush(stdout);
     before_ms = now_ms;
-}
-
-static int free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        puppet_fail("a free port");
-    close(fd);
-    return ntohs(address.sin_port);
 }
 
 /* All ranks do it: a joiner, whose agent rank 0 makes. */
@@ -556,7 +525,7 @@ static void start_job(const char *transport)
         setenv("TROUPE_TRANSPORT", transport, 1);
     troupe_options_init(&options);
     if (test_rank == 0) {
-        port = free_port();
+        port = puppet_free_port();
         options.key_file = puppet_key_file(0);
     }
     MPI_Bcast(&port, 1, MPI_INT, 0, MPI_COMM_WORLD);
@@ -1165,5 +1134,4 @@ int main(int argc, char **argv)
     say_phase("the job ends");
     job_ends();
     leave();
-    _exit(test_status());
 }

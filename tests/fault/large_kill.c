@@ -12,7 +12,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 
 enum {
     RANKS = 4,
@@ -267,23 +267,6 @@ static void finish_together(troupe_t *troupe, bulk_ref_t mine,
     CHECK(rc == 0 || rc == TROUPE_ENODE);
     MUST(bulk_finished(troupe, mine, (bulk_finished_t){}, TEST_SOON_MS, NULL));
     CHECK_EQ(troupe_serve_until(troupe, all_finished, NULL, TEST_SOON_MS), 0);
-}
-
-/* MPI_Finalize may hang after a death, so nobody calls it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-    _exit(test_status());
-}
-
-/* A failed MUST. */
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
 }
 
 static void survive(troupe_t *troupe, const bulk_ref_t *bulks)

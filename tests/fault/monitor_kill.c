@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 #include "actor/runtime.h"
 
 enum { VICTIM = 1, RANKS_MAX = 64, WATCHES = 50 };
@@ -188,21 +188,6 @@ static void finish_together(troupe_t *troupe, const eye_ref_t *eyes, int size)
     CHECK_EQ(troupe_serve_until(troupe, all_finished, &survivors,
                                 TEST_SOON_MS),
              0);
-}
-
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-    _exit(test_status());
-}
-
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
 }
 
 int main(void)

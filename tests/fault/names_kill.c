@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 
 enum {
     VICTIM = 1,
@@ -153,23 +153,6 @@ static void finish_together(troupe_t *troupe, const desk_ref_t *desks,
     }
     CHECK_EQ(troupe_serve_until(troupe, all_done, &told, TEST_SOON_MS),
              0);
-}
-
-/* MPI_Finalize may hang after a death, so nobody calls it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-    _exit(test_status());
-}
-
-/* A failed MUST. */
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
 }
 
 int main(void)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -349,6 +350,19 @@ void puppet_fail(const char *format, ...)
     va_end(list);
     fprintf(stderr, "\n");
     exit(EXIT_FAILURE);
+}
+
+unsigned puppet_free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
+        getsockname(fd, (void *)&address, &len) != 0)
+        puppet_fail("a free port");
+    close(fd);
+    return ntohs(address.sin_port);
 }
 
 const char *puppet_key_file(unsigned number)

@@ -65,6 +65,9 @@ void puppet_start(struct puppet *puppet, const char *format, ...)
  * goes when the program ends. */
 const char *puppet_key_file(unsigned number);
 
+/* A UDP port that nobody has now. */
+unsigned puppet_free_port(void);
+
 /* Prints and ends the test, with all puppets. */
 void puppet_fail(const char *format, ...)
     __attribute__((format(printf, 1, 2), noreturn));

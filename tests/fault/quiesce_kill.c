@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 
 enum { VICTIM = 0, LATE = 3, RANKS = 4, TELLS = 50, SHORT_MS = 600 };
 
@@ -104,24 +104,6 @@ static void check_report(troupe_t *troupe, const peer_ref_t *peers)
     } while (rc == TROUPE_ETIMEDOUT && test_now_ms() < end_ms);
     CHECK_EQ(rc, 0);
     CHECK(told);
-}
-
-/* MPI_Finalize may hang after a death, so nobody calls it; mpirun reports
- * success whatever happened, so a rank that failed ends it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-    _exit(test_status());
-}
-
-/* A failed MUST. */
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
 }
 
 int main(void)

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "../mpi/test.h"
+#include "leave.h"
 
 enum { VICTIM = 1, SPAWNS = 5, SHORT_MS = 100 };
 
@@ -83,21 +83,6 @@ static void check_dead(troupe_t *troupe, post_ref_t victim)
     while (rc == 0);
     CHECK_EQ(rc, TROUPE_ENODE);
     CHECK(test_now_ms() - begin < TEST_SOON_MS / 2);
-}
-
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-    _exit(test_status());
-}
-
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
 }
 
 int main(void)

@@ -6,10 +6,8 @@
  * Without arguments: starts both. With: a rank of one of them.
  */
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -141,19 +139,6 @@ static int is_openmpi(void)
     return strstr(version, "Open MPI") != NULL;
 }
 
-static void free_port(char text[16])
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        puppet_fail("a free port");
-    close(fd);
-    snprintf(text, 16, "%d", ntohs(address.sin_port));
-}
-
 int main(int argc, char **argv)
 {
     pid_t jobs[2];
@@ -166,7 +151,7 @@ int main(int argc, char **argv)
         printf("options of Open MPI's mpirun are needed: skipped\n");
         return 77;
     }
-    free_port(port);
+    snprintf(port, sizeof(port), "%u", puppet_free_port());
     jobs[0] = start_job("0", port, puppet_key_file(0));
     jobs[1] = start_job("1", port, puppet_key_file(0));
     for (int i = 0; i < 2; i++) {
