@@ -54,6 +54,13 @@ int troupe_mpi_send_when_done(troupe_t *troupe, MPI_Request *request,
  * found a rank dead.
  */
 
+/*
+ * Status of a process that ended itself because a call of MPI did not return
+ * after a member of its group had died (option mpi_watchdog_ms). What it was
+ * and who had died is in its log.
+ */
+#define TROUPE_EXIT_WEDGED 86
+
 #ifdef __cplusplus
 }
 #endif

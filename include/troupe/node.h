@@ -104,6 +104,10 @@ typedef struct troupe_options {
     /* "auto", or "off": leave MPI alone, even under mpirun; this process is a
      * cluster of one, or joins seeds. */
     const char *mpi;
+    /* A collective's call into MPI that does not return for so long after a
+     * member of its group has died ends the process, with status
+     * TROUPE_EXIT_WEDGED of troupe/mpi.h. 0: it may hang for ever. */
+    uint32_t mpi_watchdog_ms;
 } troupe_options_t;
 
 /* Fills in the defaults. Context: any thread. */

@@ -85,6 +85,9 @@ static const struct option {
       "60000", "until no seed is waited for any more" },
     { "mpi", KIND_TEXT, AT(mpi), 0, 0, "auto|off", "auto",
       "off: MPI is left alone, even under mpirun" },
+    { "mpi_watchdog_ms", KIND_U32, AT(mpi_watchdog_ms), 0, INT32_MAX, NULL,
+      "10000", "until a call into MPI that a death has left hanging ends the "
+      "process; 0: never" },
     { "log", KIND_TEXT, AT(log), 0, 0, "error|warn|info|debug", "warn",
       "what is logged to stderr" },
 #undef AT
