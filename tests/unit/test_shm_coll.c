@@ -200,7 +200,6 @@ struct call {
     unsigned char *in; /* NULL: in place, or none */
     unsigned char *out;
     void *expected; /* NULL: out is not written */
-    int rc;
 };
 
 static void *guarded(size_t bytes)
@@ -430,16 +429,21 @@ static void prepare_buffers(struct member *me, struct call *call,
         call->call.out = NULL;
 }
 
-static void begin_call(struct member *me, struct call *call, size_t most)
+static void begin_this(struct member *me, struct call *call,
+                       struct tri_shm_call what)
 {
-    struct tri_random *random = &me->random;
     bool in_place;
 
-    *call = (struct call){ .call = some_call(me, most),
-                           .seed = tri_random_next(random) };
-    in_place = tri_random_below(random, 3) == 0;
+    *call = (struct call){ .call = what,
+                           .seed = tri_random_next(&me->random) };
+    in_place = tri_random_below(&me->random, 3) == 0;
     prepare_buffers(me, call, in_place);
     must(tri_shm_start(me->shm, &call->call, &call->op) == 0);
+}
+
+static void begin_call(struct member *me, struct call *call, size_t most)
+{
+    begin_this(me, call, some_call(me, most));
 }
 
 /* How much of out is the result. */
@@ -487,7 +491,7 @@ static void end_call(struct member *me, struct call *call)
     unguard(call->in);
     unguard(call->out);
     free(call->expected);
-    *call = (struct call){ .rc = 0 };
+    *call = (struct call){ .op = NULL };
 }
 
 /* Now and then something else is done meanwhile. */
@@ -523,7 +527,7 @@ static void wait_call(struct member *me, struct call *call)
 /* One after the other, and several together in an order of one's own. */
 static void role_calls(struct member *me, unsigned rounds, size_t most)
 {
-    struct call calls[FLIGHT] = { { .rc = 0 } };
+    struct call calls[FLIGHT];
 
     for (unsigned round = 0; round < rounds; round++) {
         uint32_t n = 1 + tri_random_below(&me->random, 3) *
@@ -556,6 +560,30 @@ static void role_large(struct member *me)
     meet(me, 0, me->len);
 }
 
+/* Results so large that they are written past the caches. */
+static void role_huge(struct member *me)
+{
+    static const uint8_t huge[] = { TRI_COLL_ALLREDUCE, TRI_COLL_BCAST,
+                                    TRI_COLL_ALLGATHER };
+    struct call call;
+
+    must(open_team(me) == 0);
+    for (unsigned i = 0; i < tri_array_len(huge); i++) {
+        struct tri_shm_call what = {
+            .kind = huge[i],
+            .type = TROUPE_INT16,
+            .op = TROUPE_SUM,
+            .count = (4u << 20) + tri_random_below(&me->random, 99999),
+            .signature = { huge[i], 0 },
+        };
+
+        begin_this(me, &call, what);
+        wait_call(me, &call);
+        end_call(me, &call);
+    }
+    meet(me, 0, me->len);
+}
+
 static void test_small_chunks(void **state)
 {
     uint64_t seed = unit_seed("small chunks");
@@ -572,6 +600,15 @@ static void test_large(void **state)
     (void)state;
     for (uint32_t len = 1; len <= MEMBERS_MAX; len += 1 + len / 3)
         run(len, 0, seed + len, role_large);
+}
+
+static void test_huge(void **state)
+{
+    uint64_t seed = unit_seed("huge");
+
+    (void)state;
+    for (uint32_t len = 2; len <= 3; len++)
+        run(len, 0, seed + len, role_huge);
 }
 
 /* Calls that differ are found by all, wherever they are cut; what was started
@@ -805,10 +842,11 @@ static void test_slices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slices),       cmocka_unit_test(test_small_chunks),
-        cmocka_unit_test(test_large),        cmocka_unit_test(test_mismatch),
-        cmocka_unit_test(test_cancel),       cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_garbage),      cmocka_unit_test(test_no_arena),
+        cmocka_unit_test(test_slices),   cmocka_unit_test(test_small_chunks),
+        cmocka_unit_test(test_large),    cmocka_unit_test(test_huge),
+        cmocka_unit_test(test_mismatch), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_kill),     cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_no_arena),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);

@@ -78,6 +78,7 @@ struct tri_shm_op {
     uint32_t culprit;
     uint64_t culprit_signature[2];
     bool sliced;               /* two hops: reduced by slices */
+    bool streams;              /* out is written past the caches */
     bool is_small;             /* contributions are in the heads */
     bool checked;              /* the first round was compared */
 };

@@ -6,6 +6,9 @@
  */
 
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "tensor/native/shm_internal.h"
 
@@ -17,6 +20,11 @@
  * that the stages of the members overlap. */
 #define CHUNK_BYTES_MIN 16384u
 #define CHUNKS_WANTED 4u
+
+/* A result so large is written past the caches: measured, 10 to 25 % less time
+ * at 16 and 64 MiB, more time at 4 MiB, which the last cache holds. In place
+ * its lines were just read. */
+#define STREAM_BYTES_MIN ((size_t)8 << 20)
 
 /* Elements in a cache line. */
 static size_t line_elements(size_t element_bytes)
@@ -102,6 +110,7 @@ void tri_shm_plan(const struct tri_shm *shm, struct tri_shm_op *op)
         plan_rounds(op, call->count, chunk);
         break;
     }
+    op->streams = bytes >= STREAM_BYTES_MIN && call->in != call->out;
     op->is_small = op->total <= op->per_round &&
                    slot_bytes <= SHM_INLINE_BYTES;
 }
@@ -168,6 +177,45 @@ static void copy(void *to, const void *from, size_t bytes)
 {
     if (bytes > 0 && to != from)
         memcpy(to, from, bytes);
+}
+
+/*
+ * Copies past the caches what is too large to be found there again: a line that
+ * is written whole need not be fetched first, a third of such a copy's traffic.
+ */
+static void stream(void *to, const void *from, size_t bytes)
+{
+#if defined(__SSE2__)
+    size_t head = -(uintptr_t)to & (TRI_CACHE_LINE - 1);
+    char *t = to;
+    const char *f = from;
+
+    if (bytes < 4 * TRI_CACHE_LINE) {
+        copy(to, from, bytes);
+        return;
+    }
+    assert(to != from);
+    memcpy(t, f, head);
+    t += head;
+    f += head;
+    for (bytes -= head; bytes >= TRI_CACHE_LINE; bytes -= TRI_CACHE_LINE) {
+        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)f);
+        __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(f + 16));
+        __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(f + 32));
+        __m128i d = _mm_loadu_si128((const __m128i *)(const void *)(f + 48));
+
+        _mm_stream_si128((__m128i *)(void *)t, a);
+        _mm_stream_si128((__m128i *)(void *)(t + 16), b);
+        _mm_stream_si128((__m128i *)(void *)(t + 32), c);
+        _mm_stream_si128((__m128i *)(void *)(t + 48), d);
+        t += TRI_CACHE_LINE;
+        f += TRI_CACHE_LINE;
+    }
+    memcpy(t, f, bytes);
+    _mm_sfence(); /* before who waits for the result is told of it */
+#else
+    copy(to, from, bytes);
+#endif
 }
 
 /* --- in -------------------------------------------------------------------- */
@@ -355,6 +403,13 @@ static void reduce_partial(const struct tri_shm_op *op, size_t at,
 
 /* --- out ------------------------------------------------------------------- */
 
+static void copy_out(const struct tri_shm_op *op, size_t at, const void *from,
+                     size_t count)
+{
+    (op->streams ? stream : copy)(out_at(op, at), from,
+                                  count * op->element_bytes);
+}
+
 static void out_sliced(const struct tri_shm *shm, const struct shm_round *round,
                        uint64_t number)
 {
@@ -364,9 +419,9 @@ static void out_sliced(const struct tri_shm *shm, const struct shm_round *round,
         struct tri_shm_slice from =
             slice(op->element_bytes, round->count, i, shm->len);
 
-        copy(out_at(op, round->begin + from.begin),
-             shm_slot(shm, op, i, number) + from.begin * op->element_bytes,
-             from.count * op->element_bytes);
+        copy_out(op, round->begin + from.begin,
+                 shm_slot(shm, op, i, number) + from.begin * op->element_bytes,
+                 from.count);
     }
 }
 
@@ -415,8 +470,7 @@ static void out_gathered(const struct tri_shm *shm,
         if (i == shm->index &&
             op->call.in == out_at(op, to.begin - round->begin))
             continue; /* it is there already */
-        copy(out_at(op, to.begin), shm_slot(shm, op, i, number),
-             to.count * op->element_bytes);
+        copy_out(op, to.begin, shm_slot(shm, op, i, number), to.count);
     }
 }
 
@@ -430,9 +484,8 @@ void tri_shm_step_out(const struct tri_shm *shm, const struct shm_round *round,
         break;
     case TRI_COLL_BCAST:
         if (op->call.root != shm->index)
-            copy(out_at(op, round->begin),
-                 shm_slot(shm, op, op->call.root, number),
-                 round->count * op->element_bytes);
+            copy_out(op, round->begin,
+                     shm_slot(shm, op, op->call.root, number), round->count);
         break;
     case TRI_COLL_ALLREDUCE:
     case TRI_COLL_REDUCE:
