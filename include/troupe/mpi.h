@@ -26,6 +26,25 @@ static inline int troupe_start_comm(troupe_t **troupe_p,
     return troupe_start_mpi_(troupe_p, options, &comm);
 }
 
+/* comm: a pointer to a MPI_Comm. Use troupe_group_create_comm. */
+int troupe_group_create_mpi_(troupe_t *troupe, const char *name,
+                             const void *comm,
+                             const troupe_group_options_t *options,
+                             troupe_group_t **group_p);
+
+/*
+ * troupe_group_create over the ranks of a communicator, in their order there;
+ * all are nodes of the cluster. Collective over comm, which is used for one
+ * exchange and stays the caller's; it may have lost nobody.
+ * Errors: as troupe_group_create_of, EMPI.
+ */
+static inline int troupe_group_create_comm(
+    troupe_t *troupe, const char *name, MPI_Comm comm,
+    const troupe_group_options_t *options, troupe_group_t **group_p)
+{
+    return troupe_group_create_mpi_(troupe, name, &comm, options, group_p);
+}
+
 /*
  * Sends `message` (made by a protocol's _new function, or by
  * troupe_message_new) to an actor when the MPI request is complete.

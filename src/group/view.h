@@ -44,6 +44,10 @@ struct tri_view {
  * Errors: ENOMEM, ELIMIT. */
 int tri_views_open(struct tri_runtime *runtime);
 
+/* Closes the groups that are left; the threads still run. Context: as
+ * troupe_group_close. */
+void tri_views_close_groups(struct tri_runtime *runtime);
+
 /* Threads are gone. */
 void tri_views_close(struct tri_runtime *runtime);
 

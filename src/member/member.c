@@ -334,6 +334,7 @@ static void exclude(struct tri_member *member)
     while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL)
         part(member, contact, false, true);
     tri_roster_excluded(member->runtime->roster);
+    member->clients_due_ns = 0; /* they look, too */
 }
 
 /* --- the core ------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "group/group.h"
+#include "group/view.h"
 #include "link/session.h"
 #include "message/pool.h"
 #include "mpi/finalize.h"
@@ -420,6 +421,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = tri_directory_open(runtime);
     if (rc == 0)
+        rc = tri_views_open(runtime);
+    if (rc == 0)
         rc = open_scheduler(troupe);
     /* All ranks take part in this life before any tells others of its own. */
     if (troupe->seeds.len > 0)
@@ -488,6 +491,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     tri_requests_fini(runtime);
     if (troupe->scheduler_open)
         tri_scheduler_fini(&runtime->scheduler);
+    tri_views_close(runtime);
     tri_group_close(runtime);
     tri_directory_close(runtime);
     tri_cluster_close(troupe);

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "group/group.h"
+#include "group/view.h"
 #include "message/pool.h"
 #include "mpi/finalize.h"
 #include "node/node.h"
@@ -247,6 +248,8 @@ int troupe_stop(troupe_t **troupe_p)
     *troupe_p = NULL;
     tri_finalize_ask(NULL, NULL);
     become_quiet(&stop, &seat);
+    /* All are here: who goes now is missed by no group. */
+    tri_views_close_groups(&troupe->runtime);
     rc = end_actors(&stop, &seat);
     say_bye(&stop, &seat);
     leave(&stop, &seat);
