@@ -118,12 +118,16 @@ int troupe_group_is_changing(const troupe_group_t *group);
 
 /*
  * A boundary: adopts the newest view, after waiting for an agreement that is
- * under way. `collective`: all members call it here, so that those who wait to
- * join or leave can be let in or out. Returns 0 also when nothing changed.
+ * under way. `collective`: all active members call it here, so that those who
+ * wait to join or leave can be let in or out; a spare's call waits for the next
+ * view. Returns 0 also when nothing changed. With fewer members than size_min
+ * it waits for more, and any of them may join meanwhile.
  * Context: the thread that does the collectives. Blocking: up to timeout_ms,
  * serving actors.
- * Errors: ETIMEDOUT, EPAUSED (too few members, or no quorum; TROUPE_MINORITY_STOP),
- * EEXCLUDED (the others went on without this node), ECONTEXT.
+ * Errors: ETIMEDOUT, EPAUSED (too few members, or no quorum; at once with
+ * TROUPE_MINORITY_STOP, else after timeout_ms; the view may be adopted all the
+ * same), EEXCLUDED (the others went on without this node), ENODE (a member of
+ * a fixed group was lost), ECONTEXT, EINVAL.
  */
 int troupe_group_update(troupe_group_t *group, int collective, int timeout_ms,
                         troupe_view_t *view_p);

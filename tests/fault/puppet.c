@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -248,6 +249,75 @@ static void do_names(const char *arguments)
         answer("%zu", troupe_names_list(troupe, wish.prefix, NULL, 0));
 }
 
+/* --- its group ------------------------------------------------------------ */
+
+static troupe_group_t *group;
+static troupe_view_t group_view; /* the mutex */
+static int group_rc;             /* the same */
+static pthread_mutex_t group_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+/* From boundary to boundary, as a program does that computes. */
+static void *follow_group(void *unused)
+{
+    int rc = 0;
+
+    (void)unused;
+    while (rc == 0 || rc == TROUPE_ETIMEDOUT || rc == TROUPE_EPAUSED) {
+        troupe_view_t view;
+
+        rc = troupe_group_update(group, 1, 1000, NULL);
+        troupe_group_view(group, &view);
+        pthread_mutex_lock(&group_mutex);
+        group_view = view;
+        group_rc = rc;
+        pthread_mutex_unlock(&group_mutex);
+    }
+    return NULL;
+}
+
+static void do_group(const char *arguments)
+{
+    uint64_t self = troupe_node_id(troupe);
+    troupe_group_options_t options;
+    pthread_t thread;
+    int rc;
+
+    troupe_group_options_init(&options);
+    options.timeout_ms = PATIENCE_MS / 2;
+    rc = strcmp(arguments, "create") == 0
+             ? troupe_group_create_of(troupe, "puppets", &self, 1, &options,
+                                      &group)
+             : troupe_group_join(troupe, "puppets", &options, &group);
+    if (rc == 0 && pthread_create(&thread, NULL, follow_group, NULL) != 0)
+        rc = TROUPE_ENOMEM;
+    answer_rc(rc);
+}
+
+/* Polls: nothing tells of another thread's adoption. */
+static void do_view(const char *arguments)
+{
+    double until_ms = puppet_now_ms();
+    troupe_view_t view = { 0 };
+    unsigned len = 0;
+    int ms = 0, rc = 0;
+
+    if (sscanf(arguments, "%u %d", &len, &ms) == 2)
+        until_ms += ms;
+    do {
+        struct timespec nap = { .tv_nsec = 1000000 };
+
+        nanosleep(&nap, NULL);
+        pthread_mutex_lock(&group_mutex);
+        view = group_view;
+        rc = group_rc;
+        pthread_mutex_unlock(&group_mutex);
+    } while (view.len != len && puppet_now_ms() < until_ms);
+    if (view.len == len)
+        answer("ok %" PRIu64 " %016" PRIx64, view.epoch, view.digest);
+    else
+        answer("%u members (%s)", view.len, troupe_error_name(rc));
+}
+
 static void look_at_events(void)
 {
     troupe_member_event_t event;
@@ -279,6 +349,10 @@ static void do_line(char *line)
         do_state(arguments);
     } else if (strcmp(line, "names") == 0) {
         do_names(arguments);
+    } else if (strcmp(line, "group") == 0) {
+        do_group(arguments);
+    } else if (strcmp(line, "view") == 0) {
+        do_view(arguments);
     } else if (strcmp(line, "excluded") == 0) {
         answer_rc(troupe_members_wait(troupe, is_excluded, NULL, 0,
                                       atoi(arguments)));

@@ -46,6 +46,11 @@ void puppet_end(struct puppet *puppet);
  *   state NODE WANTED MS   waits until the member is "alive", "suspect",
  *                       "dead" or "left"; "ok EVIDENCE", or what it is
  *   names COUNT MS PREFIX   waits until so many names begin so
+ *   group create   makes the group "puppets" of itself alone, and goes from
+ *                       boundary to boundary from now on; "ok", "TROUPE_E…"
+ *   group join          joins it, and does the same
+ *   view LEN MS         waits until its view has so many members; "ok EPOCH
+ *                       DIGEST"
  *   excluded MS         waits until the others hold it for dead
  *   refused             "ok NUMBER" of refused data
  *   never_dead          "ok", or "dead NODE": an event told of a death
