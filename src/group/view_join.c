@@ -16,8 +16,9 @@
 #include "group/view_internal.h"
 #include "member/roster.h"
 
-/* Between two rounds of asking. */
-#define ASK_NS (200 * TRI_NS_PER_MS)
+/* Between two rounds of asking: at first, and in the end. */
+#define ASK_NS (10 * TRI_NS_PER_MS)
+#define ASK_NS_MAX (200 * TRI_NS_PER_MS)
 /* Rounds for which one member is relied on. */
 #define ROUNDS_PER_ANSWERER 20u
 
@@ -157,6 +158,7 @@ static int join(struct troupe_group *group, bool has_options,
     struct tri_views *views = tri_views_of(group);
     struct joining joining = { group, has_options, 1 };
     uint64_t deadline_ns = tri_view_deadline(group);
+    uint64_t pause_ns = ASK_NS;
     uint32_t rounds = 0;
 
     do {
@@ -166,8 +168,9 @@ static int join(struct troupe_group *group, bool has_options,
         ask_all_locked(group);
         tri_views_unlock(views);
         if (tri_view_wait(views, seat, is_in, &joining,
-                          tri_min(tri_now_ns() + ASK_NS, deadline_ns)) == 0)
+                          tri_min(tri_now_ns() + pause_ns, deadline_ns)) == 0)
             return joining.rc;
+        pause_ns = tri_min(2 * pause_ns, ASK_NS_MAX);
     } while (tri_now_ns() < deadline_ns);
     return TROUPE_ETIMEDOUT;
 }
