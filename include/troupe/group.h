@@ -135,7 +135,7 @@ int troupe_group_update(troupe_group_t *group, int collective, int timeout_ms,
 /* What happens to the groups of this node. */
 enum troupe_group_what {
     TROUPE_GROUP_VIEW = 1,   /* a view was agreed on */
-    TROUPE_GROUP_CHANGING,   /* a loss: an agreement has begun */
+    TROUPE_GROUP_CHANGING,   /* the view is over: the next is being agreed on */
     TROUPE_GROUP_NO_QUORUM,  /* three attempts failed; it goes on trying */
     TROUPE_GROUP_EXCLUDED,   /* the others went on without this node */
 };

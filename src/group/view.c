@@ -50,16 +50,15 @@ static bool has_changed(void *arg)
     struct tri_view_wait *wait = arg;
     struct tri_views *views = wait->views;
     uint64_t changes = atomic_load(&views->changes);
-    bool met;
 
-    if (wait->looked && changes == wait->seen)
-        return false;
+    if (wait->met || (wait->looked && changes == wait->seen))
+        return wait->met;
     wait->looked = true;
     wait->seen = changes;
     tri_views_lock(views);
-    met = wait->look(wait->arg);
+    wait->met = wait->look(wait->arg);
     tri_views_unlock(views);
-    return met;
+    return wait->met;
 }
 
 int tri_view_wait(struct tri_views *views, struct tri_seat *seat,

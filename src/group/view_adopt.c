@@ -191,6 +191,11 @@ static void set_boundary_locked(struct troupe_group *group, bool at)
     tri_view_step_locked(group, &event);
 }
 
+void tri_view_stand_if_idle_locked(struct troupe_group *group)
+{
+    set_boundary_locked(group, is_idle(group));
+}
+
 /* --- updating ------------------------------------------------------------- */
 
 /* 1: it is still being agreed on. */
@@ -210,7 +215,7 @@ static int settle_locked(struct troupe_group *group)
     if (tri_agree_view(group->agree)->epoch != group->adopted.epoch) {
         if (!tri_view_adopt_locked(group))
             return 1;
-        set_boundary_locked(group, is_idle(group));
+        tri_view_stand_if_idle_locked(group);
     }
     if (!has_too_few(group))
         return 0;

@@ -232,6 +232,7 @@ static int begin_locked(struct troupe_group *group, uint64_t id)
         return rc;
     group->state = TRI_VIEW_MEMBER;
     tri_view_adopt_locked(group);
+    tri_view_stand_if_idle_locked(group);
     tri_view_bury_locked(group);
     return 0;
 }
@@ -311,37 +312,53 @@ static uint64_t digest_of(const struct troupe_group *group)
                      group->creating_len * sizeof(*group->creating));
 }
 
-/* 1: some have not come yet. O(members), and squared once, in the end. */
-static int look_for_all_locked(struct troupe_group *group)
+/* Anybody of the list is gone: it will never come. */
+static bool is_one_gone(const struct troupe_group *group)
 {
-    struct tri_views *views = tri_views_of(group);
-    uint64_t digest = digest_of(group);
-    uint32_t here = 1;
-
-    for (uint32_t i = 0; i < views->hellos_len; i++) {
-        const struct tri_view_hello *hello = &views->hellos[i];
-
-        if (strcmp(hello->name, group->name) != 0)
-            continue;
-        here++;
-        if (hello->error != 0)
-            return hello->error;
-        if (hello->digest != digest)
-            return TROUPE_EMISMATCH;
-    }
-    for (uint32_t i = 1; i < group->creating_len; i++) {
+    for (uint32_t i = 0; i < group->creating_len; i++) {
         enum tri_view_life life = tri_view_life_of(
             group->runtime, group->creating[i], NULL);
 
         if (life == TRI_VIEW_DEAD || life == TRI_VIEW_LEFT)
-            return TROUPE_ENODE;
+            return true;
     }
-    if (here < group->creating_len)
+    return false;
+}
+
+static uint32_t count_hellos_locked(const struct tri_views *views,
+                                    const char *name)
+{
+    uint32_t len = 0;
+
+    for (uint32_t i = 0; i < views->hellos_len; i++)
+        len += strcmp(views->hellos[i].name, name) == 0;
+    return len;
+}
+
+/* 1: some have not come yet. An error, too, waits for all, so that all are
+ * told. O(members), and squared once, in the end. */
+static int look_for_all_locked(struct troupe_group *group)
+{
+    struct tri_views *views = tri_views_of(group);
+    uint64_t digest = digest_of(group);
+    int rc = 0;
+
+    if (is_one_gone(group))
+        return TROUPE_ENODE;
+    if (count_hellos_locked(views, group->name) + 1 < group->creating_len)
         return 1;
-    for (uint32_t i = 1; i < group->creating_len; i++)
-        if (find_hello_locked(views, group->creating[i], group->name) == NULL)
+    for (uint32_t i = 1; i < group->creating_len; i++) {
+        const struct tri_view_hello *hello = find_hello_locked(
+            views, group->creating[i], group->name);
+
+        if (hello == NULL)
             return 1;
-    return 0;
+        if (hello->error != 0)
+            rc = hello->error;
+        else if (hello->digest != digest && rc == 0)
+            rc = TROUPE_EMISMATCH;
+    }
+    return rc;
 }
 
 /* Says to all that have come what became of it. */
@@ -401,12 +418,8 @@ static int gather(struct troupe_group *group, struct tri_seat *seat)
 static bool is_answered(void *arg)
 {
     struct troupe_group *group = arg;
-    enum tri_view_life life;
 
-    if (group->outcome != 1)
-        return true;
-    life = tri_view_life_of(group->runtime, group->creating[0], NULL);
-    if (life == TRI_VIEW_DEAD || life == TRI_VIEW_LEFT)
+    if (group->outcome == 1 && is_one_gone(group))
         group->outcome = TROUPE_ENODE;
     return group->outcome != 1;
 }

@@ -229,6 +229,7 @@ struct tri_view_wait {
     void *arg;
     uint64_t seen;
     bool looked;
+    bool met;
 };
 int tri_view_wait(struct tri_views *views, struct tri_seat *seat,
                   bool (*look)(void *arg), void *arg, uint64_t deadline_ns);
@@ -271,6 +272,9 @@ void tri_view_join_note_locked(struct tri_views *views, uint64_t node,
 /* Adopts the newest view and returns true, unless a member of it is not known
  * here yet. */
 bool tri_view_adopt_locked(struct troupe_group *group);
+
+/* After adopting: tells the core whether this node has anything to do. */
+void tri_view_stand_if_idle_locked(struct troupe_group *group);
 
 /* Active members of a view of so many. */
 uint32_t tri_view_active(const struct troupe_group *group, uint32_t len);

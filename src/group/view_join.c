@@ -125,8 +125,13 @@ static int push_locked(struct troupe_group *group, bool has_options)
     }
     if (group->agree == NULL)
         return 1;
-    if (tri_agree_view(group->agree)->epoch != 0)
-        return tri_view_adopt_locked(group) ? 0 : 1;
+    if (tri_agree_view(group->agree)->epoch != 0) {
+        if (!tri_view_adopt_locked(group))
+            return 1;
+        group->state = TRI_VIEW_MEMBER;
+        tri_view_stand_if_idle_locked(group);
+        return 0;
+    }
     if (group->refused)
         return TROUPE_ELIMIT;
     if (group->pushed_to != 0 && group->pushed_to == group->answerer)
@@ -175,22 +180,6 @@ static int join(struct troupe_group *group, bool has_options,
     return TROUPE_ETIMEDOUT;
 }
 
-/* What it does from now on is seen by who adopts. */
-static void enter(struct troupe_group *group)
-{
-    struct tri_views *views = tri_views_of(group);
-    struct tri_agree_event at = { .kind = TRI_AGREE_BOUNDARY, .at = true };
-
-    tri_views_lock(views);
-    group->state = TRI_VIEW_MEMBER;
-    if (group->adopted.active < group->terms.size_min ||
-        group->adopted.index >= (int32_t)group->adopted.active) {
-        group->at_boundary = true;
-        tri_view_step_locked(group, &at);
-    }
-    tri_views_unlock(views);
-}
-
 /* To the others it died, and they need not wait. */
 static void quit(struct troupe_group *group)
 {
@@ -231,7 +220,6 @@ int troupe_group_join(troupe_t *troupe, const char *name,
         tri_view_free(group);
         return rc;
     }
-    enter(group);
     *group_p = group;
     return 0;
 }

@@ -288,7 +288,8 @@ static void events(void)
 
     for (size_t i = 0; i < len; i++) {
         CHECK_EQ(list[i].lost, 0);
-        if (strcmp(list[i].name, "grows") != 0)
+        if (strcmp(list[i].name, "grows") != 0 ||
+            list[i].what == TROUPE_GROUP_CHANGING)
             continue;
         CHECK_EQ(list[i].what, TROUPE_GROUP_VIEW);
         CHECK(list[i].view.epoch == 2 || list[i].view.epoch == 3);
