@@ -2,6 +2,7 @@
 #include "mpi/job.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "mpi/finalize.h"
@@ -60,7 +61,8 @@ static int init_mpi(struct tri_job *job)
     }
     if (initialized)
         return 0;
-    rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    /* Elastic groups make communicators in threads of their own. */
+    rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided);
     if (rc != MPI_SUCCESS)
         return tri_mpi_failed("MPI_Init_thread", rc);
     job->owns_mpi = true;
@@ -138,6 +140,30 @@ MPI_Comm tri_job_comm(void)
     struct tri_job *job = atomic_load(&job_of_process);
 
     return job != NULL ? job->comm : MPI_COMM_NULL;
+}
+
+/* Open MPI tells ranks of --enable-recovery by this. */
+void tri_job_check_recovery(void)
+{
+    static atomic_bool said;
+    struct tri_job *job = atomic_load(&job_of_process);
+
+    if (job == NULL || job->size == 1 || atomic_exchange(&said, true) ||
+        job->rank != 0)
+        return;
+#if defined(OPEN_MPI)
+    const char *recovery = getenv("OMPI_MCA_orte_enable_recovery");
+
+    if (recovery == NULL || strcmp(recovery, "0") == 0 ||
+        strcmp(recovery, "false") == 0)
+        tri_warn("an elastic group, but mpirun was started without recovery: "
+                 "the death of one rank will end them all. Start with `troupe "
+                 "run`, or `mpirun --enable-recovery --mca pml ob1 --mca btl "
+                 "vader,tcp,self`");
+#elif defined(MPICH_VERSION)
+    tri_warn("an elastic group, but with MPICH: the death of one rank ends the "
+             "job. Nodes of other jobs may die, join and leave");
+#endif
 }
 
 int tri_job_rank(const struct tri_job *job)

@@ -20,6 +20,10 @@ struct tri_job;
  */
 int tri_job_open(const void *comm, struct tri_job **job_p);
 
+/* Says, once and on rank 0, when the launcher will end the job with its first
+ * rank that dies: for elastic groups. Any thread. */
+void tri_job_check_recovery(void);
+
 int tri_job_rank(const struct tri_job *job);
 int tri_job_size(const struct tri_job *job);
 

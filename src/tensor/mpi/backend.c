@@ -5,14 +5,13 @@
 
 #include <stdlib.h>
 
-#include "message/pool.h"
 #include "mpi/job_mpi.h"
 
 /* What coll->state points to after a call that waited: its outcome. */
 static const int outcomes[] = { 0, TROUPE_EMPI, TROUPE_ENOMEM,
                                 TROUPE_EMISMATCH };
 
-/* The same on all members; what only one knows is asked when it is opened. */
+/* Of a fixed group the same on all members. */
 static bool can(const struct tri_team *team)
 {
     /* MPI's order of summation depends on the members. */
@@ -21,7 +20,7 @@ static bool can(const struct tri_team *team)
     for (uint32_t i = 0; i < team->len; i++)
         if (team->members[i].rank < 0)
             return false;
-    return true;
+    return tri_mpi_build_can(team);
 }
 
 static void destroy(struct tri_backend *backend)
@@ -45,9 +44,8 @@ static int open(const struct tri_team *team, struct tri_backend **backend_p)
     if (rc == 0)
         rc = tri_mpi_watch_open(&backend->watch, team);
     if (rc == 0)
-        rc = tri_mpi_round_begin(backend);
+        rc = tri_mpi_build_begin(backend);
     if (rc != 0) {
-        tri_mpi_round_end(backend);
         destroy(backend);
         return rc;
     }
@@ -61,7 +59,7 @@ static void close(struct tri_backend **backend_p)
     struct tri_backend *backend = *backend_p;
 
     *backend_p = NULL;
-    tri_mpi_round_end(backend);
+    tri_mpi_build_end(backend);
     /* Somebody else may have requests on it, unless all have come to its end:
      * a fixed group's is closed by all together. */
     if (backend->comm != MPI_COMM_NULL) {
@@ -114,25 +112,14 @@ static void cancel(struct tri_backend *backend, struct tri_coll *coll)
     coll->state = NULL;
 }
 
-static void received(struct tri_backend *backend, uint32_t member,
-                     const struct tri_coll_head *head, const void *payload,
-                     size_t bytes, struct tri_message *message)
-{
-    (void)member, (void)payload, (void)bytes;
-    tri_mpi_round_received(backend, head);
-    if (message != NULL)
-        tri_message_free(message);
-}
-
 const struct tri_backend_ops tri_backend_mpi = {
     .name = "mpi",
     .starter_only = true,
     .can = can,
     .open = open,
-    .open_progress = tri_mpi_round_progress,
+    .open_progress = tri_mpi_build_progress,
     .close = close,
     .start = start,
     .progress = progress,
     .cancel = cancel,
-    .received = received,
 };

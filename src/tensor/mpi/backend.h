@@ -83,6 +83,9 @@ struct tri_mpi_watch {
     uint32_t stuck;
 };
 
+/* Whether a member has. */
+bool tri_mpi_has_died(const struct tri_team *team);
+
 /* Watches a team's calls; the first one starts the thread, the last ends it.
  * Errors: ENOMEM, ESYSTEM. */
 int tri_mpi_watch_open(struct tri_mpi_watch *watch,
@@ -123,42 +126,26 @@ bool tri_mpi_graveyard_is_full(void);
 
 /* --- build.c: a communicator for a team ----------------------------------- */
 
-enum tri_mpi_build_state {
-    TRI_MPI_ASKING,   /* whether all are ready */
-    TRI_MPI_BUILDING, /* MPI_Comm_create_group runs */
-    TRI_MPI_BUILT,    /* here; whether all have it */
-    TRI_MPI_OPEN,
-    TRI_MPI_REFUSED,  /* one cannot; all know it */
-};
-
-/* Runs MPI_Comm_create_group, commonly in a thread. Not freed while that may
- * run. */
+/* Makes it, commonly in a thread. Not freed while that may run. */
 struct tri_mpi_build {
     pthread_t thread;
+    bool has_thread;
+    bool is_joined;
     MPI_Comm parent;
     MPI_Group group;
     MPI_Comm comm;
     int tag;
+    int own_workers; /* whether this member has some */
+    int workers;     /* whether all have */
     int rc;
-    atomic_bool done; /* release: comm and rc are there */
-};
-
-struct tri_mpi_round {
-    uint8_t state;      /* enum tri_mpi_build_state */
-    uint32_t ready;     /* members heard of; the coordinator's */
-    uint32_t built;
-    uint32_t number;    /* of the build: the highest that a member proposed */
-    uint32_t flags;     /* what all have */
-    bool go, open;      /* the coordinator's word is there */
-    bool failed;        /* somebody could not */
     uint64_t deadline_ns;
-    struct tri_mpi_build *build;
+    atomic_bool done; /* release: comm, workers and rc are there */
 };
 
 struct tri_backend {
     const struct tri_team *team;
     MPI_Comm comm;
-    struct tri_mpi_round round;
+    struct tri_mpi_build *build; /* NULL: not under way */
     struct tri_mpi_watch watch;
     bool blocks; /* all members have workers: a caller may sit in MPI */
     bool checks; /* calls are compared before */
@@ -166,14 +153,17 @@ struct tri_backend {
     struct tri_mpi_stage *stage;
 };
 
-/* Begins; errors: those of tri_team_send. */
-int tri_mpi_round_begin(struct tri_backend *backend);
-/* TRI_COLL_PENDING, 0 (comm is set) or an error. */
-int tri_mpi_round_progress(struct tri_backend *backend);
-void tri_mpi_round_received(struct tri_backend *backend,
-                            const struct tri_coll_head *head);
-/* Leaves what still runs to itself. */
-void tri_mpi_round_end(struct tri_backend *backend);
+/* Whether it can be tried now. What speaks against it in an elastic group may
+ * be known here alone. */
+bool tri_mpi_build_can(const struct tri_team *team);
+
+/* Errors: ENOMEM, ESYSTEM, EMPI. */
+int tri_mpi_build_begin(struct tri_backend *backend);
+/* TRI_COLL_PENDING, 0 (comm is set; so it will be on all members, unless they
+ * die) or an error. */
+int tri_mpi_build_progress(struct tri_backend *backend);
+/* Waits a little for what is under way; else leaves it to itself. */
+void tri_mpi_build_end(struct tri_backend *backend);
 
 /* --- direct.c ------------------------------------------------------------- */
 

@@ -112,7 +112,8 @@ static int by_roots(struct tri_backend *backend, const struct tri_coll *coll,
 
 /* In place: as MPI wants it said. */
 static void place(const struct tri_coll *coll,
-                  const struct tri_mpi_shape *shape, struct tri_mpi_piece *piece)
+                  const struct tri_mpi_shape *shape,
+                  struct tri_mpi_piece *piece)
 {
     const struct tri_team *team = coll->team;
     size_t block = coll->count * shape->bytes;

@@ -42,7 +42,7 @@ static bool is_dead(const struct tri_view_member *member)
     return member->peer != NULL && tri_peer_is_dead(member->peer);
 }
 
-static bool has_died(const struct tri_team *team)
+bool tri_mpi_has_died(const struct tri_team *team)
 {
     for (uint32_t i = 0; i < team->len; i++)
         if (is_dead(&team->members[i]))
@@ -75,7 +75,8 @@ static void look(struct tri_mpi_watch *watch)
     /* Pairs with the release stores of tri_mpi_enter and _leave. */
     uint64_t calls = atomic_load_explicit(&watch->calls, memory_order_acquire);
 
-    if (calls % 2 == 0 || calls != watch->seen || !has_died(watch->team))
+    if (calls % 2 == 0 || calls != watch->seen ||
+        !tri_mpi_has_died(watch->team))
         watch->stuck = 0;
     else if (++watch->stuck == NAPS)
         end_process(watch);
