@@ -53,6 +53,7 @@ struct node {
     uint32_t calls_len, started;
     uint32_t window; /* calls under way at once */
     size_t kept_max;
+    bool failed;
 };
 
 struct world {
@@ -258,9 +259,10 @@ static void advance(struct node *node)
             continue;
         }
         call->done = true;
+        node->failed |= call->rc != 0; /* then the front ends the team */
         tri_net_end(node->net, &call->call);
     }
-    if (node->started < node->calls_len && under_way < node->window &&
+    if (!node->failed && node->started < node->calls_len && under_way < node->window &&
         below(4) == 0) {
         struct call *call = &node->calls[node->started++];
 
@@ -271,7 +273,7 @@ static void advance(struct node *node)
 
 static bool is_done(const struct node *node)
 {
-    for (uint32_t i = 0; i < node->calls_len; i++)
+    for (uint32_t i = 0; i < node->calls_len && !node->failed; i++)
         if (!node->calls[i].done)
             return false;
     return true;
@@ -679,7 +681,7 @@ static void differ_once(uint32_t members, const struct tri_net_request *right,
         add_call(&world.nodes[i], &mine);
         add_call(&world.nodes[i], &barrier);
     }
-    run(40000);
+    run(STEPS_MAX);
     for (uint32_t i = 0; i < members; i++) {
         struct call *call = &world.nodes[i].calls[0];
 

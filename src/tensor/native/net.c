@@ -286,12 +286,12 @@ static void on_data(struct tri_net *net, uint32_t member,
 {
     size_t offset = 0;
 
+    compare(net, member, head->number, part->signature);
     if (is_unwanted(net, head)) {
         if (message != NULL)
             tri_message_free(message);
         return;
     }
-    compare(net, member, head->number, part->signature);
     if (message != NULL) {
         offset = (size_t)(payload - message->payload);
     } else {
