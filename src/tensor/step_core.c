@@ -97,6 +97,8 @@ static enum tri_step_outcome settle(struct tri_step_core *core,
         core->committed = target;
         core->prepared = 0;
         core->under_way = false;
+        /* Others may have to hear it of this one, when it has synced. */
+        core->flags = skipped ? TRI_STEP_WAS_SKIPPED : 0;
         return TRI_STEP_SYNC;
     }
     if (core->committed == target)

@@ -3,7 +3,8 @@
  * The step transaction: some cases by hand, and many runs of several members
  * that die, are shut out, join, cancel and fall behind at random, under an
  * agreement that is made up. Whatever was committed for a step, anywhere, by
- * the living or the dead, is the same.
+ * the living or the dead, is the same. Only a step that none but the lost have
+ * skipped is done by those that go on: they have not heard of it.
  */
 #include "unit.h"
 
@@ -134,12 +135,38 @@ static void test_joiner(void **state)
                      TRI_STEP_LOST);
 }
 
+/* Who skipped it is gone; who came then tells who was late. */
+static void test_joiner_tells_of_a_skip(void **state)
+{
+    struct tri_step_core joiner, late = core_at(1);
+    struct tri_step_report report;
+
+    (void)state;
+    reconcile_alone(&late);
+    tri_step_core_init(&joiner, false);
+    tri_step_adopt(&joiner, 2);
+    assert_int_equal(with(&joiner,
+                          (struct tri_step_report){
+                              0, 0,
+                              TRI_STEP_HAS_STATE | TRI_STEP_CANCELS |
+                                  TRI_STEP_SKIPS }),
+                     TRI_STEP_SYNC);
+    assert_int_equal(joiner.committed, 1);
+    tri_step_synced(&joiner);
+    tri_step_adopt(&joiner, 3);
+    tri_step_report(&joiner, &report);
+    tri_step_over(&late);
+    tri_step_adopt(&late, 3);
+    assert_int_equal(with(&late, report), TRI_STEP_SKIP);
+}
+
 /* --- many members, at random -------------------------------------------------- */
 
 enum {
     NODES = 48,     /* lives of a run */
     ALIVE_MAX = 6,
     STEPS_MAX = 400,
+    SKIPPED = 77, /* instead of a result */
     EPOCHS_MAX = 4000,
 };
 
@@ -221,6 +248,25 @@ static uint64_t sum_of(const struct world *world, const struct node *node)
     return sum;
 }
 
+static bool is_newest_member(const struct world *world,
+                             const struct node *node)
+{
+    return world->epochs[world->epoch].member[node - world->nodes];
+}
+
+/* Whether a member of its view has committed the step but itself. */
+static bool have_others_committed(const struct world *world,
+                                  const struct node *node, uint64_t step)
+{
+    const struct epoch *epoch = &world->epochs[node->core.epoch];
+
+    for (uint32_t i = 0; i < world->nodes_len; i++)
+        if (epoch->member[i] && &world->nodes[i] != node &&
+            world->nodes[i].core.committed > step)
+            return true;
+    return false;
+}
+
 /* It has committed the step before its `committed`. */
 static void check_committed(struct world *world, struct node *node,
                             uint64_t result)
@@ -228,6 +274,12 @@ static void check_committed(struct world *world, struct node *node,
     uint64_t step = node->core.committed - 1;
 
     assert_true(step < STEPS_MAX);
+    if (result == SKIPPED && world->results[step] != 0 &&
+        world->results[step] != SKIPPED && !is_newest_member(world, node))
+        return; /* it is lost, and does not know */
+    if (result != SKIPPED && world->results[step] == SKIPPED &&
+        !have_others_committed(world, node, step))
+        world->results[step] = world->states[step + 1] = 0;
     if (world->results[step] == 0)
         world->results[step] = result;
     assert_int_equal(world->results[step], result);
@@ -248,7 +300,7 @@ static void conclude(struct world *world, struct node *node,
         break;
     case TRI_STEP_SKIP:
         world->skips++;
-        check_committed(world, node, 77);
+        check_committed(world, node, SKIPPED);
         break;
     case TRI_STEP_SYNC:
         node->sync_left = true;
@@ -455,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_over_while_open),
         cmocka_unit_test(test_over_while_prepared),
         cmocka_unit_test(test_joiner),
+        cmocka_unit_test(test_joiner_tells_of_a_skip),
         cmocka_unit_test(test_random_worlds),
     };
 
