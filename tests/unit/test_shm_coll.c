@@ -522,7 +522,7 @@ static void wait_call(struct member *me, struct call *call)
     check_result(me, call);
 }
 
-/* --- the tests ------------------------------------------------------------- */
+/* --- the tests ------------------------------------------------------------ */
 
 /* One after the other, and several together in an order of one's own. */
 static void role_calls(struct member *me, unsigned rounds, size_t most)

@@ -46,7 +46,7 @@ static size_t arena_bytes(const struct tri_shm *shm)
                         SHM_PAGE);
 }
 
-/* --- the maker ------------------------------------------------------------- */
+/* --- the maker ------------------------------------------------------------ */
 
 static int make(struct tri_shm *shm)
 {
@@ -68,7 +68,7 @@ static int make(struct tri_shm *shm)
     return 0;
 }
 
-/* --- the others ------------------------------------------------------------ */
+/* --- the others ----------------------------------------------------------- */
 
 static int attach(struct tri_shm *shm, uint32_t pid, uint32_t fd_there)
 {
@@ -95,7 +95,7 @@ static int attach(struct tri_shm *shm, uint32_t pid, uint32_t fd_there)
     return 0;
 }
 
-/* --- telling --------------------------------------------------------------- */
+/* --- telling -------------------------------------------------------------- */
 
 static void tell(struct tri_shm *shm, enum tri_shm_what what)
 {
@@ -165,7 +165,7 @@ int tri_shm_received(struct tri_shm *shm, uint32_t member, uint16_t what,
     return 0;
 }
 
-/* --- open and close -------------------------------------------------------- */
+/* --- open and close ------------------------------------------------------- */
 
 int tri_shm_open(const struct tri_shm_setup *setup, struct tri_shm **shm_p)
 {

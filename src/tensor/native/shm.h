@@ -79,7 +79,7 @@ int tri_shm_received(struct tri_shm *shm, uint32_t member, uint16_t what,
 /* Cancels what is under way, unmaps. */
 void tri_shm_close(struct tri_shm **shm_p);
 
-/* --- collectives ----------------------------------------------------------- */
+/* --- collectives ---------------------------------------------------------- */
 
 /*
  * Beside those of enum tri_coll_kind, what hierarchical algorithms are made of.

@@ -160,7 +160,7 @@ static inline unsigned char *shm_slot(const struct tri_shm *shm,
            slot * shm->chunk_bytes;
 }
 
-/* --- shm_steps.c: what a kind of collective does in each stage ------------- */
+/* --- shm_steps.c: what a kind of collective does in each stage ------------ */
 
 /* Cuts a collective into rounds. */
 void tri_shm_plan(const struct tri_shm *shm, struct tri_shm_op *op);
@@ -168,16 +168,17 @@ void tri_shm_plan(const struct tri_shm *shm, struct tri_shm_op *op);
 /* Whose `in` or `out` a stage of a round waits for. */
 enum shm_need { SHM_NOBODY, SHM_ROOT, SHM_ALL };
 enum shm_need tri_shm_out_needs(const struct tri_shm *shm,
-                            const struct tri_shm_op *op);
+                                const struct tri_shm_op *op);
 
 /* Whether this member publishes `in` in rounds behind the first. */
-bool tri_shm_contributes(const struct tri_shm *shm, const struct tri_shm_op *op);
+bool tri_shm_contributes(const struct tri_shm *shm,
+                         const struct tri_shm_op *op);
 
 void tri_shm_step_in(const struct tri_shm *shm, const struct shm_round *round,
-                 uint64_t number);
-void tri_shm_step_reduce(const struct tri_shm *shm, const struct shm_round *round,
                      uint64_t number);
+void tri_shm_step_reduce(const struct tri_shm *shm,
+                         const struct shm_round *round, uint64_t number);
 void tri_shm_step_out(const struct tri_shm *shm, const struct shm_round *round,
-                  uint64_t number);
+                      uint64_t number);
 
 #endif

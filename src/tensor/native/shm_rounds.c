@@ -18,7 +18,7 @@ static struct shm_round *round_of(struct tri_shm *shm, uint64_t number)
     return &shm->rounds[number & (SHM_DEPTH - 1)];
 }
 
-/* --- waiting for others ---------------------------------------------------- */
+/* --- waiting for others --------------------------------------------------- */
 
 enum number { NUMBER_IN, NUMBER_OUT };
 
@@ -94,7 +94,7 @@ static bool has_room(struct tri_shm *shm, uint64_t round)
     return true;
 }
 
-/* --- the stages; each returns whether it was passed ------------------------ */
+/* --- the stages; each returns whether it was passed ----------------------- */
 
 static void passed(struct tri_shm *shm, enum shm_stage stage)
 {
@@ -144,7 +144,8 @@ static bool stage_in(struct tri_shm *shm)
 }
 
 /* Finds who called something else. */
-static void compare(const struct tri_shm *shm, struct tri_shm_op *op, uint64_t number)
+static void compare(const struct tri_shm *shm, struct tri_shm_op *op,
+                    uint64_t number)
 {
     op->checked = true;
     for (uint32_t i = 0; i < shm->len; i++) {
@@ -243,7 +244,7 @@ static void move(struct tri_shm *shm)
         }
 }
 
-/* --- collectives ----------------------------------------------------------- */
+/* --- collectives ---------------------------------------------------------- */
 
 int tri_shm_start(struct tri_shm *shm, const struct tri_shm_call *call,
                   struct tri_shm_op **op_p)

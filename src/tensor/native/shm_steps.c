@@ -50,7 +50,7 @@ struct tri_shm_slice tri_shm_slice(enum troupe_datatype type, size_t count,
     return slice(troupe_datatype_bytes(type), count, member, len);
 }
 
-/* --- the plan -------------------------------------------------------------- */
+/* --- the plan ------------------------------------------------------------- */
 
 static void plan_rounds(struct tri_shm_op *op, size_t total, size_t per_max)
 {
@@ -78,6 +78,7 @@ void tri_shm_plan(const struct tri_shm *shm, struct tri_shm_op *op)
     size_t chunk = shm->chunk_bytes / op->element_bytes;
     size_t bytes = call->count * op->element_bytes;
     size_t slot_bytes = bytes; /* of the only round, if it is one */
+    size_t largest = slice(op->element_bytes, call->count, 0, shm->len).count;
 
     switch (call->kind) {
     case TRI_COLL_BARRIER:
@@ -97,13 +98,11 @@ void tri_shm_plan(const struct tri_shm *shm, struct tri_shm_op *op)
         break;
     case TRI_SHM_REDUCE_SLICES:
         chunk = chunk / shm->len / line * line;
-        plan_rounds(op, slice(op->element_bytes, call->count, 0, shm->len).count,
-                    chunk);
+        plan_rounds(op, largest, chunk);
         slot_bytes = op->total * op->element_bytes * shm->len;
         break;
     case TRI_SHM_GATHER_SLICES:
-        plan_rounds(op, slice(op->element_bytes, call->count, 0, shm->len).count,
-                    chunk);
+        plan_rounds(op, largest, chunk);
         slot_bytes = op->total * op->element_bytes;
         break;
     default:
@@ -116,7 +115,7 @@ void tri_shm_plan(const struct tri_shm *shm, struct tri_shm_op *op)
 }
 
 enum shm_need tri_shm_out_needs(const struct tri_shm *shm,
-                            const struct tri_shm_op *op)
+                                const struct tri_shm_op *op)
 {
     bool is_root = op->call.root == shm->index;
 
@@ -137,7 +136,7 @@ bool tri_shm_contributes(const struct tri_shm *shm, const struct tri_shm_op *op)
     return op->call.kind != TRI_COLL_BCAST || op->call.root == shm->index;
 }
 
-/* --- blocks of a buffer, one a member -------------------------------------- */
+/* --- blocks of a buffer, one a member ------------------------------------- */
 
 /* Where the block of a member lies in the whole buffer. */
 static struct tri_shm_slice block(const struct tri_shm *shm,
@@ -218,7 +217,7 @@ static void stream(void *to, const void *from, size_t bytes)
 #endif
 }
 
-/* --- in -------------------------------------------------------------------- */
+/* --- in ------------------------------------------------------------------- */
 
 /* A contribution without the own slice, which is read where it is. */
 static void in_sliced(const struct tri_shm *shm, const struct shm_round *round,
@@ -251,7 +250,7 @@ static void in_scattered(const struct tri_shm *shm,
 }
 
 void tri_shm_step_in(const struct tri_shm *shm, const struct shm_round *round,
-                 uint64_t number)
+                     uint64_t number)
 {
     const struct tri_shm_op *op = round->op;
     unsigned char *slot = shm_slot(shm, op, shm->index, number);
@@ -282,7 +281,7 @@ void tri_shm_step_in(const struct tri_shm *shm, const struct shm_round *round,
     }
 }
 
-/* --- reduce ---------------------------------------------------------------- */
+/* --- reduce --------------------------------------------------------------- */
 
 /* Contributions of all: from their slots, this member's from where it is. */
 static void gather_ins(const struct tri_shm *shm, const struct tri_shm_op *op,
@@ -295,8 +294,8 @@ static void gather_ins(const struct tri_shm *shm, const struct tri_shm_op *op,
                      : shm_slot(shm, op, i, number) + slot_offset;
 }
 
-void tri_shm_step_reduce(const struct tri_shm *shm, const struct shm_round *round,
-                     uint64_t number)
+void tri_shm_step_reduce(const struct tri_shm *shm,
+                         const struct shm_round *round, uint64_t number)
 {
     const struct tri_shm_op *op = round->op;
     struct tri_shm_slice own =
@@ -314,7 +313,7 @@ void tri_shm_step_reduce(const struct tri_shm *shm, const struct shm_round *roun
                    shm->len, own.count);
 }
 
-/* --- sums that are not rounded yet ----------------------------------------- */
+/* --- sums that are not rounded yet ---------------------------------------- */
 
 /* Elements at a time; a level of the tree each, in the accumulation type. */
 #define PARTIAL_ELEMENTS 256u
@@ -401,7 +400,7 @@ static void reduce_partial(const struct tri_shm_op *op, size_t at,
                        out, ins, n, count);
 }
 
-/* --- out ------------------------------------------------------------------- */
+/* --- out ------------------------------------------------------------------ */
 
 static void copy_out(const struct tri_shm_op *op, size_t at, const void *from,
                      size_t count)
@@ -425,8 +424,8 @@ static void out_sliced(const struct tri_shm *shm, const struct shm_round *round,
     }
 }
 
-static void out_reduced(const struct tri_shm *shm, const struct shm_round *round,
-                        uint64_t number)
+static void out_reduced(const struct tri_shm *shm,
+                        const struct shm_round *round, uint64_t number)
 {
     const struct tri_shm_op *op = round->op;
     const void *ins[TRI_SHM_MEMBERS_MAX];
@@ -475,7 +474,7 @@ static void out_gathered(const struct tri_shm *shm,
 }
 
 void tri_shm_step_out(const struct tri_shm *shm, const struct shm_round *round,
-                  uint64_t number)
+                      uint64_t number)
 {
     const struct tri_shm_op *op = round->op;
 
