@@ -42,10 +42,10 @@ struct tri_shm;
 struct tri_shm_op;
 
 /* Kinds of records (of tri_coll_head's `what`) that are passed on to
- * tri_shm_received; those of net are apart. */
+ * tri_shm_received; those of net follow. */
 enum tri_shm_what {
-    TRI_SHM_ARENA = 64, /* the first member's: pid, descriptor, size, nonce */
-    TRI_SHM_FAILED,     /* the sender cannot make or attach the arena */
+    TRI_SHM_ARENA = 1, /* the first member's: pid, descriptor, size, nonce */
+    TRI_SHM_FAILED,    /* the sender cannot make or attach the arena */
     TRI_SHM_WHAT_LAST = TRI_SHM_FAILED,
 };
 
