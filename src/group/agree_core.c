@@ -173,13 +173,36 @@ static void on_join(struct tri_agree *agree, uint64_t node)
 
 /* --- messages ------------------------------------------------------------- */
 
+/* To one who takes this node for a member; in its view there may be an earlier
+ * life of it. */
+static void say_not_this_life(struct tri_agree *agree, uint64_t node)
+{
+    struct message *out = tri_agree_message(agree, GONE);
+
+    out->flags = FLAG_AWAY;
+    out->epoch = agree->in.epoch;
+    out->number = agree->join_number;
+    tri_agree_send_to(agree, node);
+}
+
+/* Who still joined in an epoch after the member's first is another life: it
+ * would have promised meanwhile. */
+static bool is_earlier_life(const struct tri_agree *agree, uint32_t place)
+{
+    if (agree->numbers[place] == NUMBER_UNKNOWN)
+        return agree->in.epoch > agree->members[place].since;
+    return agree->numbers[place] < agree->in.number;
+}
+
 static void on_gone(struct tri_agree *agree, uint64_t node, uint32_t place)
 {
     struct set gone = { { 0 } };
 
-    if (agree->in.number != 0)
+    if ((agree->in.flags & FLAG_AWAY) == 0 && agree->in.number != 0)
         join_remove(agree, node, agree->in.number);
     if (place == NONE || agree->members[place].since > agree->in.epoch)
+        return;
+    if ((agree->in.flags & FLAG_AWAY) != 0 && !is_earlier_life(agree, place))
         return;
     set_add(&gone, place);
     if (tri_agree_adopt_dead(agree, &gone, &gone))
@@ -270,6 +293,9 @@ static void on_message(struct tri_agree *agree,
             return;
         if (in->kind == VIEW)
             tri_agree_view_on_list(agree);
+        else if (in->kind == PREPARE || in->kind == PROPOSE ||
+                 in->kind == REPORT)
+            say_not_this_life(agree, event->node);
         else if (in->kind == REFUSED && in->number == agree->join_number)
             agree->effects->refused = true;
         return;
@@ -296,19 +322,24 @@ static void on_message(struct tri_agree *agree,
 
 /* --- other events --------------------------------------------------------- */
 
+/* In case that it is added, by who does not know yet. */
+static void remember_dead(struct tri_agree *agree, uint64_t node, bool proof)
+{
+    uint32_t at = agree->dead_nodes_next++ % DEAD_NODES_MAX;
+
+    agree->dead_nodes[at].node = node;
+    agree->dead_nodes[at].proof = proof;
+}
+
 static void on_death(struct tri_agree *agree, uint64_t node, bool proof)
 {
     uint32_t place = tri_agree_place(agree, node);
     struct set dead = { { 0 } }, none = { { 0 } };
 
-    if (place == NONE) {
-        uint32_t at = agree->dead_outside_next++ % DEAD_OUTSIDE_MAX;
-
-        join_remove(agree, node, NUMBER_UNKNOWN);
-        agree->dead_outside[at].node = node;
-        agree->dead_outside[at].proof = proof;
+    join_remove(agree, node, NUMBER_UNKNOWN);
+    remember_dead(agree, node, proof);
+    if (place == NONE)
         return;
-    }
     set_add(&dead, place);
     if (tri_agree_adopt_dead(agree, &dead, proof ? &dead : &none))
         tri_agree_pursue(agree);
@@ -339,6 +370,11 @@ static void on_tick(struct tri_agree *agree)
     }
     if (agree->held != 0 && agree->now_ns >= agree->held_due_ns)
         tri_agree_held(agree, true);
+    if (agree->is_new) {
+        agree->is_new = false;
+        tri_agree_pursue(agree);
+        return;
+    }
     tri_agree_lead_tick(agree);
     tri_agree_watch_tick(agree);
 }
@@ -407,6 +443,8 @@ void tri_agree_step(struct tri_agree *agree,
     default:
         if (agree->place != NONE)
             on_inside(agree, event);
+        else if (event->kind == TRI_AGREE_BOUNDARY)
+            agree->is_at_boundary = event->at;
         break;
     }
 }
@@ -506,6 +544,7 @@ uint64_t tri_agree_due_ns(const struct tri_agree *agree)
         return due_ns;
     if (agree->place == NONE)
         return sooner(due_ns, agree->is_joining, agree->join_due_ns);
+    due_ns = sooner(due_ns, agree->is_new, agree->now_ns);
     due_ns = sooner(due_ns, agree->leader.phase != IDLE, agree->leader.due_ns);
     due_ns = sooner(due_ns, agree->settle_ns != 0, agree->settle_ns);
     due_ns = sooner(due_ns, agree->watch_ns != 0, agree->watch_ns);

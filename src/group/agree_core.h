@@ -167,7 +167,7 @@ struct tri_agree_send {
 struct tri_agree_effects {
     uint32_t sends_len;
     struct tri_agree_send sends[TRI_AGREE_SENDS_MAX];
-    bool installed; /* tri_agree_view is another now */
+    bool installed; /* tri_agree_view is another now; a tick is due at once */
     bool frozen;    /* became so: what runs in this epoch is to be ended */
     bool excluded;  /* the others went on without this node; for good */
     bool parted;    /* a view without this node, as it asked for; for good */

@@ -23,8 +23,8 @@
 /* Joiners that are remembered, and added by one view: further ones ask again
  * and come with the next. Bounds proposals, which a promise carries. */
 #define JOINS_MAX 256u
-/* Nodes that died before they were members: they may be about to be added. */
-#define DEAD_OUTSIDE_MAX 64u
+/* Of the last deaths: these may be about to be added. */
+#define DEAD_NODES_MAX 64u
 #define NONE UINT32_MAX
 /* A ballot: attempt and the leader's place. */
 #define PLACE_BITS 11u
@@ -120,7 +120,7 @@ enum kind {
     JOIN,     /* epoch 0; number */
     REFUSED,  /* number: of the JOIN */
     GONE,     /* the sender's life in the group is over; number: of a JOIN that
-                 is over */
+                 is over; AWAY: joins, with that number */
     EXCLUDED, /* epoch: of the view that you are not in */
     KIND_LAST = EXCLUDED,
 };
@@ -215,6 +215,8 @@ struct tri_agree {
     uint64_t mark;
     bool is_frozen;
     uint64_t attempt;   /* the highest seen */
+    bool is_new;        /* the next tick looks what is to be done in this view:
+                           a step installs one at most */
     uint64_t settle_ns; /* when the ballot may start; 0: no death yet */
     uint64_t watch_ns;  /* when to ask for the outcome; 0: none is awaited */
     uint32_t watches;
@@ -228,8 +230,8 @@ struct tri_agree {
     struct {
         uint64_t node;
         bool proof;
-    } dead_outside[DEAD_OUTSIDE_MAX];
-    uint32_t dead_outside_next;
+    } dead_nodes[DEAD_NODES_MAX];
+    uint32_t dead_nodes_next;
 
     /* The list that is about to be installed. */
     uint32_t next_len;

@@ -258,7 +258,11 @@ static void out_of_time(struct tri_agree *agree)
     if (leader->gentle && leader->phase == PREPARING) {
         leader->due_ns =
             agree->now_ns + tri_agree_patience_ns(agree, leader->attempts);
+        /* From all, as promises and what took them back may have crossed. */
+        memset(&leader->promised, 0, sizeof(leader->promised));
         send_prepare(agree);
+        if (agree->is_at_boundary)
+            tri_agree_promise(agree, leader->ballot, true);
         return;
     }
     if (leader->attempts >= ATTEMPTS_NO_QUORUM &&

@@ -124,17 +124,17 @@ static void drop_joins(struct tri_agree *agree)
     agree->joins.len = len;
 }
 
-static void add_dead_outside(const struct tri_agree *agree, struct set *dead,
+static void add_dead_nodes(const struct tri_agree *agree, struct set *dead,
                              struct set *proven)
 {
-    for (size_t i = 0; i < tri_array_len(agree->dead_outside); i++) {
-        uint64_t node = agree->dead_outside[i].node;
+    for (size_t i = 0; i < tri_array_len(agree->dead_nodes); i++) {
+        uint64_t node = agree->dead_nodes[i].node;
         uint32_t place = node == 0 ? NONE : tri_agree_place(agree, node);
 
         if (place == NONE)
             continue;
         set_add(dead, place);
-        if (agree->dead_outside[i].proof)
+        if (agree->dead_nodes[i].proof)
             set_add(proven, place);
     }
 }
@@ -172,8 +172,9 @@ void tri_agree_view_install(struct tri_agree *agree, uint64_t epoch,
     memset(&agree->proven, 0, sizeof(agree->proven));
     agree->leaving = leaving;
     agree->effects->installed = true;
+    agree->is_new = true;
     agree->effects->frozen = false;
-    add_dead_outside(agree, &dead, &proven);
+    add_dead_nodes(agree, &dead, &proven);
     (void)tri_agree_adopt_dead(agree, &dead, &proven);
 }
 
@@ -212,10 +213,8 @@ void tri_agree_view_commit(struct tri_agree *agree)
     for (uint32_t i = 0; i < agree->next_len; i++)
         if (agree->next[i].since == epoch)
             (void)tri_agree_add_receiver(agree, agree->next[i].node);
-    if (!agree->is_over) {
+    if (!agree->is_over)
         tri_agree_view_send(agree, first, 0);
-        tri_agree_pursue(agree);
-    }
 }
 
 void tri_agree_view_on_commit(struct tri_agree *agree)
@@ -232,7 +231,6 @@ void tri_agree_view_on_commit(struct tri_agree *agree)
         return;
     tri_agree_view_install(agree, agree->view.epoch + 1, in->proposal.mark,
                            in->proposal.losses);
-    tri_agree_pursue(agree);
 }
 
 /* Whether a joiner is in the list, by this asking. */
@@ -273,7 +271,6 @@ void tri_agree_view_on_list(struct tri_agree *agree)
     }
     agree->next_len = in->list_len;
     tri_agree_view_install(agree, in->epoch, in->mark, in->proposal.losses);
-    tri_agree_pursue(agree);
 }
 
 void tri_agree_view_answer_late(struct tri_agree *agree, uint64_t node)
