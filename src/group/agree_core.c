@@ -161,6 +161,12 @@ static void on_join(struct tri_agree *agree, uint64_t node)
         tri_agree_send_to(agree, node);
         return;
     }
+    if (place != NONE && agree->numbers[place] == NUMBER_UNKNOWN) {
+        /* This may be old: it says, if the member here is not its life. */
+        tri_agree_message(agree, REPORT)->ballot = agree->promised;
+        tri_agree_send_to(agree, node);
+        return;
+    }
     if (place != NONE && agree->numbers[place] < joiner.number) {
         struct set gone = { { 0 } };
 

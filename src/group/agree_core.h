@@ -50,7 +50,8 @@
  * joiner begins with a view, no living member of the one before can go another
  * way. A member that lives for membership but does not answer for four attempts
  * (each twice as long as the last) is not waited for any more, if the others
- * are a quorum: it is not in the next view, and is told EXCLUDED when it wakes.
+ * are a quorum: it is not in the next view, and is told EXCLUDED when it wakes
+ * (but when it promised, and nodes join: then it is waited for until it dies).
  * A leader that does nothing is replaced by the next in place, after as long.
  *
  * Guards (membership research, checked by tests/sim/test_agree.c):

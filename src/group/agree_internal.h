@@ -173,6 +173,7 @@ struct leader {
     uint64_t ballot;
     uint64_t due_ns;
     uint32_t attempts;  /* in vain, of this epoch */
+    uint32_t calls;     /* PREPARE(gentle), sent again: it may take long */
     struct set proven;  /* PD of this ballot's PREPARE */
     struct set promised;
     struct set accepted;

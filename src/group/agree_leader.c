@@ -181,7 +181,8 @@ static void advance(struct tri_agree *agree, bool at_last)
         if (has_quorum(agree, &leader->promised, &again))
             propose(agree);
     } else if (leader->phase == PROPOSING) {
-        if (!at_last && !has_all_staying(agree))
+        if ((!at_last || leader->proposal.added.len > 0) &&
+            !has_all_staying(agree))
             return;
         if (has_quorum(agree, &leader->accepted, &again))
             commit(agree);
@@ -218,6 +219,7 @@ void tri_agree_lead_ballot(struct tri_agree *agree, bool gentle)
     leader->ballot = ++agree->attempt << PLACE_BITS | agree->place;
     leader->due_ns =
         agree->now_ns + tri_agree_patience_ns(agree, leader->attempts);
+    leader->calls = 0;
     leader->proven = agree->proven;
     leader->best = 0;
     memset(&leader->promised, 0, sizeof(leader->promised));
@@ -254,10 +256,9 @@ static void out_of_time(struct tri_agree *agree)
     bool is_patient = leader->attempts < ATTEMPTS_PATIENT;
     uint64_t ballot = leader->ballot;
 
-    leader->attempts++;
     if (leader->gentle && leader->phase == PREPARING) {
         leader->due_ns =
-            agree->now_ns + tri_agree_patience_ns(agree, leader->attempts);
+            agree->now_ns + tri_agree_patience_ns(agree, ++leader->calls);
         /* From all, as promises and what took them back may have crossed. */
         memset(&leader->promised, 0, sizeof(leader->promised));
         send_prepare(agree);
@@ -265,6 +266,7 @@ static void out_of_time(struct tri_agree *agree)
             tri_agree_promise(agree, leader->ballot, true);
         return;
     }
+    leader->attempts++;
     if (leader->attempts >= ATTEMPTS_NO_QUORUM &&
         !agree->has_said_no_quorum &&
         !is_quorum(agree,

@@ -36,11 +36,32 @@ static uint32_t slot_of(const struct agree_net *net, uint64_t id)
 
 /* --- checks --------------------------------------------------------------- */
 
+static struct agree_seen *seen_of(struct agree_net *net,
+                                  const struct tri_agree_view *view)
+{
+    struct agree_seen *seen = net->views;
+
+    while (seen->digest != 0 && seen->digest != view->digest)
+        if (++seen == net->views + AGREE_SEEN_MAX)
+            abort();
+    if (seen->digest != 0) {
+        if (seen->mark != view->mark)
+            agree_net_failed(net, "epoch %u: two marks",
+                             (unsigned)view->epoch);
+        return seen;
+    }
+    seen->digest = view->digest;
+    seen->mark = view->mark;
+    seen->len = view->len;
+    memcpy(seen->members, view->members, view->len * sizeof(seen->members[0]));
+    return seen;
+}
+
 /* Invariant 5. */
 static void check_order(struct agree_net *net, const struct agree_node *node,
                         const struct tri_agree_view *view)
 {
-    const struct agree_epoch *last = &net->epochs[view->epoch - 1];
+    const struct agree_seen *last = node->view;
     uint32_t at = 0;
 
     for (uint32_t i = 0; i < view->len; i++) {
@@ -55,10 +76,9 @@ static void check_order(struct agree_net *net, const struct agree_node *node,
                 continue;
         } else {
             at = last->len;
-            if (view->epoch == 1 ||
-                (member->since == view->epoch &&
-                 (i == 0 || view->members[i - 1].since < view->epoch ||
-                  view->members[i - 1].node < member->node)))
+            if (member->since == view->epoch &&
+                (i == 0 || view->members[i - 1].since < view->epoch ||
+                 view->members[i - 1].node < member->node))
                 continue;
         }
         agree_net_failed(net, "node %u: epoch %u: order, or since, of %u",
@@ -67,38 +87,59 @@ static void check_order(struct agree_net *net, const struct agree_node *node,
     }
 }
 
-/* Invariant 1. Who was declared dead is fenced; where proofs count it may find
- * itself alone while its old peers' successors live on. */
-static void check_one_view(struct agree_net *net, struct agree_node *node,
-                           const struct tri_agree_view *view)
+static bool has_node(const struct agree_seen *view, uint64_t id)
+{
+    for (uint32_t i = 0; i < view->len; i++)
+        if (view->members[i].node == id)
+            return true;
+    return false;
+}
+
+/* Whether `other` has come after the view from which `node` went another way,
+ * and goes on without it. */
+static bool has_been_left(const struct agree_node *node,
+                          const struct agree_node *other, uint64_t epoch)
+{
+    const struct agree_seen *last = node->views[epoch - 1];
+
+    return last != NULL && !has_node(last, other->id) &&
+           !has_node(other->views[epoch], node->id);
+}
+
+/* Invariant 1. Where proofs count it holds for the living that nobody has
+ * excluded: one that the others took for dead, or that did not answer, may find
+ * all of its view dead, and itself alone, while those who came later live. */
+static void check_one_view(struct agree_net *net,
+                           const struct agree_node *node, uint64_t epoch)
 {
     for (uint32_t i = 0; i < net->config.nodes; i++) {
         const struct agree_node *other = &net->nodes[i];
-        uint64_t digest = other->digests[view->epoch];
 
-        if (digest == 0 || digest == view->digest)
+        if (other->views[epoch] == NULL ||
+            other->views[epoch] == node->views[epoch])
             continue;
         if (net->config.proof &&
-            (!other->is_alive || other->is_suspect || node->is_suspect))
+            (!other->is_alive || other->is_suspect || node->is_suspect ||
+             has_been_left(node, other, epoch) ||
+             has_been_left(other, node, epoch)))
             continue;
         agree_net_failed(net, "epoch %u: nodes %u and %u: different views",
-                         (unsigned)view->epoch, (unsigned)node->id,
+                         (unsigned)epoch, (unsigned)node->id,
                          (unsigned)other->id);
     }
-    node->digests[view->epoch] = view->digest;
 }
 
 /* Invariant 4. */
 static void check_mark(struct agree_net *net, struct agree_node *node,
-                       const struct tri_agree_view *view, bool stayed)
+                       const struct tri_agree_view *view)
 {
-    uint64_t most = net->epochs[view->epoch - 1].committed;
-
-    if (view->mark < most)
+    node->view->has_next = true;
+    node->view->next_mark = view->mark;
+    if (view->mark < node->view->committed)
         agree_net_failed(net, "epoch %u: mark %u, but %u was committed",
                          (unsigned)view->epoch, (unsigned)view->mark,
-                         (unsigned)most);
-    if (stayed && node->prepared < view->mark)
+                         (unsigned)node->view->committed);
+    if (node->prepared < view->mark)
         agree_net_failed(net, "node %u: epoch %u: mark %u, prepared for %u",
                          (unsigned)node->id, (unsigned)view->epoch,
                          (unsigned)view->mark, (unsigned)node->prepared);
@@ -107,43 +148,25 @@ static void check_mark(struct agree_net *net, struct agree_node *node,
 static void check_install(struct agree_net *net, struct agree_node *node)
 {
     const struct tri_agree_view *view = tri_agree_view(node->agree);
-    struct agree_epoch *epoch = &net->epochs[view->epoch];
-    bool is_in = false, stayed = node->epoch != 0;
+    bool is_in = false;
 
     net->installs++;
-    if (stayed && view->epoch != node->epoch + 1)
-        agree_net_failed(net, "node %u: epoch %u after %u", (unsigned)node->id,
-                         (unsigned)view->epoch, (unsigned)node->epoch);
     for (uint32_t i = 0; i < view->len; i++)
         is_in = is_in || view->members[i].node == node->id;
     if (!is_in || view->len > AGREE_NODES_MAX)
         agree_net_failed(net, "node %u: epoch %u is without it",
                          (unsigned)node->id, (unsigned)view->epoch);
-    check_one_view(net, node, view);
-    if (net->config.proof && node->is_suspect) {
-        /* Its own way: nobody's that counts. */
-    } else if (epoch->digest != view->digest) {
-        /* Another was of nodes that are dead now, and so is what followed. */
-        epoch->has_other = epoch->digest != 0;
-        for (uint32_t i = (uint32_t)view->epoch + 1; i < AGREE_EPOCHS_MAX; i++)
-            net->epochs[i].digest = 0;
-        epoch->committed = 0;
-        epoch->digest = view->digest;
-        epoch->mark = view->mark;
-        epoch->len = view->len;
-        memcpy(epoch->members, view->members,
-               view->len * sizeof(view->members[0]));
-    } else if (epoch->mark != view->mark) {
-        agree_net_failed(net, "epoch %u: two marks", (unsigned)view->epoch);
-    }
-    if (net->config.proof && node->is_suspect) {
-        /* As above. */
-    } else if (view->epoch == 1 || !net->epochs[view->epoch - 1].has_other ||
-        node->digests[view->epoch - 1] ==
-            net->epochs[view->epoch - 1].digest) {
+    node->views[view->epoch] = seen_of(net, view);
+    check_one_view(net, node, view->epoch);
+    if (node->epoch != 0) {
+        if (view->epoch != node->epoch + 1)
+            agree_net_failed(net, "node %u: epoch %u after %u",
+                             (unsigned)node->id, (unsigned)view->epoch,
+                             (unsigned)node->epoch);
         check_order(net, node, view);
-        check_mark(net, node, view, stayed);
+        check_mark(net, node, view);
     }
+    node->view = seen_of(net, view);
     node->epoch = view->epoch;
     node->committed = node->prepared = view->mark;
     memset(node->seen, 0, sizeof(node->seen));
@@ -254,7 +277,7 @@ static void trace_send(const struct agree_net *net, uint32_t at,
 /* A life that is over is as good as dead: others need not follow. */
 static void forget_views(struct agree_node *node)
 {
-    memset(node->digests, 0, sizeof(node->digests));
+    memset(node->views, 0, sizeof(node->views));
 }
 
 static void end_life(struct agree_node *node)
@@ -518,10 +541,10 @@ static void pick_false_death(struct agree_net *net, uint32_t at)
 static void pick_vote(struct agree_net *net, uint32_t at)
 {
     struct agree_node *node = &net->nodes[at];
-    const struct agree_epoch *epoch = &net->epochs[node->epoch];
+    struct agree_seen *view = node->view;
     uint64_t next = node->committed + 1;
 
-    if (!is_in(node) || node->digests[node->epoch] != epoch->digest)
+    if (!is_in(node))
         return;
     if (node->prepared < next && !node->is_at_boundary &&
         tri_agree_mark(node->agree, node->epoch, next)) {
@@ -530,27 +553,23 @@ static void pick_vote(struct agree_net *net, uint32_t at)
     }
     for (uint32_t i = 0; i < net->config.nodes; i++)
         if (below(net, 2) == 0 &&
-            net->nodes[i].digests[node->epoch] == epoch->digest)
+            net->nodes[i].views[node->epoch] == view)
             node->seen[i] = net->nodes[i].prepared_at[node->epoch];
     node->seen[at] = node->prepared;
-    for (uint32_t i = 0; i < epoch->len; i++) {
-        uint32_t slot = slot_of(net, epoch->members[i].node);
+    for (uint32_t i = 0; i < view->len; i++) {
+        uint32_t slot = slot_of(net, view->members[i].node);
 
         if (slot == NOBODY || node->seen[slot] < next)
             return;
     }
     node->committed = next;
-    if (net->config.proof && node->is_suspect)
-        return;
-    if (net->epochs[node->epoch].committed < next)
-        net->epochs[node->epoch].committed = next;
-    if (net->epochs[node->epoch + 1].digest != 0 &&
-        net->epochs[node->epoch + 1].mark < next)
+    if (view->committed < next)
+        view->committed = next;
+    if (view->has_next && view->next_mark < next)
         agree_net_failed(net, "node %u committed %u in epoch %u, whose end "
                               "has mark %u",
                          (unsigned)node->id, (unsigned)next,
-                         (unsigned)node->epoch,
-                         (unsigned)net->epochs[node->epoch + 1].mark);
+                         (unsigned)node->epoch, (unsigned)view->next_mark);
 }
 
 static void set_boundary(struct agree_net *net, uint32_t at, bool is_at)
@@ -770,6 +789,19 @@ static void meet(struct agree_net *net)
     }
 }
 
+/* Who is behind hears of a later epoch, from one that has it. */
+static void tell_ahead(struct agree_net *net)
+{
+    for (uint32_t i = 0; i < net->config.nodes; i++)
+        for (uint32_t j = 0; j < net->config.nodes; j++)
+            if (is_in(&net->nodes[i]) && is_in(&net->nodes[j]) &&
+                net->nodes[i].epoch < net->nodes[j].epoch)
+                agree_net_step(net, i,
+                               (struct tri_agree_event){
+                                   .kind = TRI_AGREE_AHEAD,
+                                   .node = net->nodes[j].id });
+}
+
 void agree_net_calm(struct agree_net *net)
 {
     net->cut = 0;
@@ -784,8 +816,10 @@ void agree_net_calm(struct agree_net *net)
             agree_net_deliver(net, below(net, net->letters_len));
         if (net->failure[0] != 0 || !has_member(net) || is_settled(net))
             return;
-        if (turn % 8 == 0)
+        if (turn % 8 == 0) {
             meet(net);
+            tell_ahead(net);
+        }
         tell_all(net);
         ring_next(net);
     }

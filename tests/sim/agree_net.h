@@ -62,25 +62,29 @@ struct agree_node {
 
     /* Of the epoch, as users of the view keep it. */
     uint64_t epoch;
+    struct agree_seen *view;
     uint64_t committed;
     uint64_t prepared;
     uint64_t seen[AGREE_NODES_MAX];
 
     uint64_t promised; /* as last looked at */
     uint64_t promised_epoch;
-    uint64_t digests[AGREE_EPOCHS_MAX];       /* installed; 0: not */
+    const struct agree_seen *views[AGREE_EPOCHS_MAX]; /* installed */
     uint64_t prepared_at[AGREE_EPOCHS_MAX];
 };
 
-/* What was installed as an epoch first. */
-struct agree_epoch {
-    uint64_t digest;
+/* A view that somebody installed. Two of an epoch: one of nodes that died. */
+struct agree_seen {
+    uint64_t digest; /* 0: none */
     uint64_t mark;
-    uint64_t committed; /* the most that anybody did in this epoch */
+    uint64_t committed; /* the most that anybody did in it */
+    bool has_next;
+    uint64_t next_mark; /* of the view that followed */
     uint32_t len;
-    bool has_other; /* there was another, of nodes that died */
     struct tri_agree_member members[AGREE_NODES_MAX];
 };
+
+#define AGREE_SEEN_MAX 128u
 
 struct agree_net {
     struct agree_net_config config;
@@ -88,7 +92,7 @@ struct agree_net {
     struct agree_node nodes[AGREE_NODES_MAX];
     struct agree_letter letters[AGREE_LETTERS_MAX];
     uint32_t letters_len;
-    struct agree_epoch epochs[AGREE_EPOCHS_MAX];
+    struct agree_seen views[AGREE_SEEN_MAX];
     uint64_t cut;      /* bit from * 8 + to: nothing comes through */
     uint32_t crashes, false_deaths, churn;
     uint32_t crash_after; /* copies that the crashing node still sends;
