@@ -60,6 +60,111 @@ int troupe_mpi_send_when_done(troupe_t *troupe, MPI_Request *request,
                               troupe_ref_t to, void *message);
 
 /*
+ * The type of troupe/tensor.h that is like one of MPI's: integers by their size
+ * and sign, floating point and complex ones by name, MPI_BYTE and MPI_CHAR as
+ * bytes. TROUPE_DATATYPE_NONE, which no call takes: there is none.
+ * Context: any thread. Blocking: never.
+ */
+static inline enum troupe_datatype troupe_datatype_of_mpi(MPI_Datatype type)
+{
+    static const enum troupe_datatype integers[2][4] = {
+        { TROUPE_INT8, TROUPE_INT16, TROUPE_INT32, TROUPE_INT64 },
+        { TROUPE_UINT8, TROUPE_UINT16, TROUPE_UINT32, TROUPE_UINT64 },
+    };
+    int is_unsigned, bytes = 0;
+
+    if (type == MPI_FLOAT)
+        return TROUPE_FLOAT;
+    if (type == MPI_DOUBLE)
+        return TROUPE_DOUBLE;
+    if (type == MPI_LONG_DOUBLE)
+        return TROUPE_LONG_DOUBLE;
+    if (type == MPI_C_FLOAT_COMPLEX)
+        return TROUPE_FLOAT_COMPLEX;
+    if (type == MPI_C_DOUBLE_COMPLEX)
+        return TROUPE_DOUBLE_COMPLEX;
+    if (type == MPI_BYTE || type == MPI_CHAR)
+        return TROUPE_BYTE;
+    is_unsigned = type == MPI_UNSIGNED_CHAR || type == MPI_UNSIGNED_SHORT ||
+                  type == MPI_UNSIGNED || type == MPI_UNSIGNED_LONG ||
+                  type == MPI_UNSIGNED_LONG_LONG || type == MPI_UINT8_T ||
+                  type == MPI_UINT16_T || type == MPI_UINT32_T ||
+                  type == MPI_UINT64_T;
+    if (!is_unsigned && type != MPI_SIGNED_CHAR && type != MPI_SHORT &&
+        type != MPI_INT && type != MPI_LONG && type != MPI_LONG_LONG &&
+        type != MPI_INT8_T && type != MPI_INT16_T && type != MPI_INT32_T &&
+        type != MPI_INT64_T && type != MPI_AINT && type != MPI_OFFSET &&
+        type != MPI_COUNT)
+        return TROUPE_DATATYPE_NONE;
+    MPI_Type_size(type, &bytes);
+    return integers[is_unsigned][bytes == 1   ? 0
+                                 : bytes == 2 ? 1
+                                 : bytes == 4 ? 2
+                                              : 3];
+}
+
+/* The same of an operation. 0, which no call takes: there is none. TROUPE_AVG
+ * has none in MPI. */
+static inline enum troupe_op troupe_op_of_mpi(MPI_Op op)
+{
+    return op == MPI_SUM    ? TROUPE_SUM
+           : op == MPI_PROD ? TROUPE_PROD
+           : op == MPI_MIN  ? TROUPE_MIN
+           : op == MPI_MAX  ? TROUPE_MAX
+                            : (enum troupe_op)0;
+}
+
+/*
+ * The calls of troupe/tensor.h in MPI's words, for programs that have them.
+ * `in` may be MPI_IN_PLACE, but not of an allgather.
+ * Errors: as those; EINVAL for types and operations that are not translated.
+ */
+static inline int troupe_allreduce_mpi(troupe_group_t *group, const void *in,
+                                       void *out, size_t count,
+                                       MPI_Datatype type, MPI_Op op,
+                                       int timeout_ms)
+{
+    return troupe_allreduce(group, in == MPI_IN_PLACE ? out : in, out, count,
+                            troupe_datatype_of_mpi(type),
+                            troupe_op_of_mpi(op), timeout_ms);
+}
+
+static inline int troupe_reduce_mpi(troupe_group_t *group, const void *in,
+                                    void *out, size_t count, MPI_Datatype type,
+                                    MPI_Op op, uint32_t root, int timeout_ms)
+{
+    return troupe_reduce(group, in == MPI_IN_PLACE ? out : in, out, count,
+                         troupe_datatype_of_mpi(type), troupe_op_of_mpi(op),
+                         root, timeout_ms);
+}
+
+static inline int troupe_bcast_mpi(troupe_group_t *group, void *data,
+                                   size_t count, MPI_Datatype type,
+                                   uint32_t root, int timeout_ms)
+{
+    return troupe_bcast(group, data, count, troupe_datatype_of_mpi(type), root,
+                        timeout_ms);
+}
+
+static inline int troupe_reduce_scatter_mpi(troupe_group_t *group,
+                                            const void *in, void *out,
+                                            size_t count, MPI_Datatype type,
+                                            MPI_Op op, int timeout_ms)
+{
+    return troupe_reduce_scatter(group, in == MPI_IN_PLACE ? out : in, out,
+                                 count, troupe_datatype_of_mpi(type),
+                                 troupe_op_of_mpi(op), timeout_ms);
+}
+
+static inline int troupe_allgather_mpi(troupe_group_t *group, const void *in,
+                                       void *out, size_t count,
+                                       MPI_Datatype type, int timeout_ms)
+{
+    return troupe_allgather(group, in, out, count,
+                            troupe_datatype_of_mpi(type), timeout_ms);
+}
+
+/*
  * MPI_Finalize of this library stands before MPI's (by MPI's profiling
  * interface), where the program is linked with troupe before MPI. It is MPI's,
  * but for one case: when ranks of the job have died, or requests on buffers of

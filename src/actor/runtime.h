@@ -86,6 +86,7 @@ struct tri_runtime {
     /* Called now and then by the starting thread while it waits; true: call
      * again soon. NULL: none. For requests that can only be tested. */
     bool (*wait_hook)(struct tri_runtime *runtime);
+    bool (*tensor_hook)(struct tri_runtime *runtime); /* as wait_hook */
     struct tri_requests *requests; /* src/mpi's; NULL: none */
     /* What else runs on the control thread: src/member, which is above. Called
      * when control_fd gets readable (`ready`), when the time has come that it

@@ -49,11 +49,17 @@ void tri_seat_leave(struct tri_seat *seat)
 static uint64_t limit_for_hook(struct tri_runtime *runtime,
                                uint64_t deadline_ns)
 {
-    if (runtime->wait_hook == NULL ||
-        !pthread_equal(pthread_self(), runtime->starter) ||
-        !runtime->wait_hook(runtime))
+    bool (*hooks[])(struct tri_runtime *) = { runtime->wait_hook,
+                                              runtime->tensor_hook };
+    bool again = false;
+
+    if ((hooks[0] == NULL && hooks[1] == NULL) ||
+        !pthread_equal(pthread_self(), runtime->starter))
         return deadline_ns;
-    return 0;
+    for (size_t i = 0; i < tri_array_len(hooks); i++)
+        if (hooks[i] != NULL)
+            again |= hooks[i](runtime);
+    return again ? 0 : deadline_ns;
 }
 
 /* from_aside: who ends the wait may not know that this is the guest, and wakes

@@ -22,6 +22,7 @@
 #include "node/node.h"
 #include "node/options.h"
 #include "os/signals.h"
+#include "tensor/tensor.h"
 #include "transport/carrier.h"
 
 #define SPIN_US 20u
@@ -423,6 +424,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = tri_views_open(runtime);
     if (rc == 0)
+        rc = tri_tensor_open(runtime);
+    if (rc == 0)
         rc = open_scheduler(troupe);
     /* All ranks take part in this life before any tells others of its own. */
     if (troupe->seeds.len > 0)
@@ -489,6 +492,7 @@ void tri_node_free(troupe_t *troupe, bool whole)
     struct tri_runtime *runtime = &troupe->runtime;
 
     tri_requests_fini(runtime);
+    tri_tensor_close(runtime);
     if (troupe->scheduler_open)
         tri_scheduler_fini(&runtime->scheduler);
     tri_views_close(runtime);

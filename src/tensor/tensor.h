@@ -69,10 +69,10 @@ struct tri_coll {
     /* What must be equal on all members: kind, type, op, root and count,
      * packed; see tri_coll_describe. */
     uint64_t signature[2];
-    bool blocking;      /* the caller does nothing but wait for it, on the
-                           thread that started the node: `start` may block if
-                           nobody can die (a fixed group), and be done */
-    void *state;        /* the back end's; NULL at first and in the end */
+    void *state;        /* the back end's; NULL at first and in the end, also
+                           when `progress` ends it, with whatever */
+    uint32_t moves;     /* to be counted up by `progress` when it got on: then
+                           who waits looks again at once, and does not nap */
     uint32_t culprit;   /* EMISMATCH: a member that differs, and what it */
     uint64_t culprit_signature[2]; /* called */
 };
@@ -111,6 +111,26 @@ struct tri_coll_head {
 };
 
 _Static_assert(sizeof(struct tri_coll_head) == 32, "the layout of a COLL");
+
+/* Reads the head of a record of `bytes`; false: it makes no sense. */
+bool tri_coll_head_read(const void *payload, size_t bytes,
+                        struct tri_coll_head *head_p);
+
+/* A record of the front (what: TRI_FRONT_MISMATCH): two members whose calls of
+ * head.number differ. */
+#define TRI_FRONT_MISMATCH 1
+
+struct tri_coll_mismatch {
+    uint32_t members[2];
+    uint64_t signatures[2][2];
+};
+
+_Static_assert(sizeof(struct tri_coll_mismatch) == 40, "its layout");
+
+/* members_len: of the team. */
+bool tri_coll_mismatch_read(const void *payload, size_t bytes,
+                            uint32_t members_len,
+                            struct tri_coll_mismatch *mismatch_p);
 
 #define TRI_COLL_PENDING 1
 
