@@ -7,58 +7,16 @@
  *   mpi_backend [none]   none: without MPI_THREAD_MULTIPLE and workers, where
  *                        an elastic team cannot be
  */
-#include <sched.h>
-
-#include "test.h"
-
-#include "actor/runtime.h"
-#include "mpi/finalize.h"
-#include "tensor/mpi/backend.h"
+#include "team.h"
 #include "tensor/reduce.h"
 
 enum {
-    RANKS_MAX = 16,
-    BYTES_MAX = 1500000, /* bytes; some pieces */
+    BYTES_MAX = 1500000, /* some pieces */
     AT_ONCE = 20,
 };
 
 static int size;
-static struct tri_view_member members[RANKS_MAX];
-static struct tri_team team;
-static struct tri_backend *backend;
-static const struct tri_backend_ops *const ops = &tri_backend_mpi;
 static char *in, *out;
-
-/* --- what the front would do ---------------------------------------------- */
-
-static int open_team(int is_elastic, int checks)
-{
-    double end = test_now_ms() + TEST_SOON_MS;
-    int rc;
-
-    team.epoch++;
-    team.is_elastic = is_elastic;
-    team.checks = checks;
-    CHECK(ops->can(&team));
-    MUST(ops->open(&team, &backend));
-    do {
-        rc = ops->open_progress(backend);
-        sched_yield();
-    } while (rc == TRI_COLL_PENDING && test_now_ms() < end);
-    return rc;
-}
-
-static int finish(struct tri_coll *coll)
-{
-    double end = test_now_ms() + TEST_SOON_MS;
-    int rc;
-
-    do
-        rc = ops->progress(backend, coll);
-    while (rc == TRI_COLL_PENDING && test_now_ms() < end);
-    CHECK(rc == TRI_COLL_PENDING || coll->state == NULL);
-    return rc;
-}
 
 /* --- values --------------------------------------------------------------- */
 
@@ -242,7 +200,7 @@ static void try(int kind, int type, int op, size_t count, int in_place,
         for (size_t i = 0; i < count; i++)
             set((enum troupe_datatype)type, out, i, value_of(test_rank, i));
     MUST(ops->start(backend, &coll));
-    CHECK_EQ(finish(&coll), 0);
+    CHECK_EQ(team_finish(&coll), 0);
     check_result(&coll);
 }
 
@@ -300,7 +258,7 @@ static void try_many(void)
     for (int n = AT_ONCE; n-- > 0;) {
         int sum = n * size + size * (size - 1) / 2;
 
-        CHECK_EQ(finish(&colls[n]), 0);
+        CHECK_EQ(team_finish(&colls[n]), 0);
         for (int i = 0; n % 5 != 4 && i < 999; i++)
             CHECK(outs[n][i] == sum);
     }
@@ -313,7 +271,7 @@ static void try_mismatch(int blocks)
 
     memset(in, 0, 64);
     MUST(ops->start(backend, &coll));
-    CHECK_EQ(finish(&coll), size > 1 ? TROUPE_EMISMATCH : 0);
+    CHECK_EQ(team_finish(&coll), size > 1 ? TROUPE_EMISMATCH : 0);
     if (size > 1)
         CHECK_EQ(coll.culprit, test_rank == size - 1 ? 0 : size - 1);
     if (size > 1)
@@ -331,14 +289,14 @@ static void try_nan(int blocks)
     for (int i = 0; i < size; i++)
         values[i] = i == test_rank ? __builtin_nan("") : i;
     MUST(ops->start(backend, &coll));
-    CHECK_EQ(finish(&coll), 0);
+    CHECK_EQ(team_finish(&coll), 0);
     for (int i = 0; i < size; i++)
         CHECK(results[i] != results[i]);
 }
 
 static void try_team(int is_elastic, int checks)
 {
-    MUST(open_team(is_elastic, checks));
+    MUST(team_open(is_elastic, checks));
     for (int blocks = 0; blocks < 2; blocks++) {
         try_all(blocks);
         try_nan(blocks);
@@ -352,27 +310,6 @@ static void try_team(int is_elastic, int checks)
     try_type(TROUPE_DOUBLE, 4321, TROUPE_OP_LAST, 1);
     tri_mpi_count_max = INT32_MAX;
     ops->close(&backend);
-}
-
-static void make_team(troupe_t *troupe)
-{
-    struct tri_runtime *runtime = (struct tri_runtime *)troupe;
-    uint64_t nodes[RANKS_MAX], own = troupe_node_id(troupe);
-
-    MPI_Allgather(&own, 1, MPI_UINT64_T, nodes, 1, MPI_UINT64_T,
-                  MPI_COMM_WORLD);
-    for (int i = 0; i < size; i++)
-        members[i] = (struct tri_view_member){
-            .node = nodes[i],
-            .rank = i,
-            .peer = i == test_rank ? NULL : &runtime->link.peers[i],
-        };
-    team.runtime = runtime;
-    team.group_id = 77;
-    team.len = (uint32_t)size;
-    team.index = (uint32_t)test_rank;
-    team.members = members;
-    MPI_Barrier(MPI_COMM_WORLD);
 }
 
 int main(int argc, char **argv)
@@ -390,9 +327,9 @@ int main(int argc, char **argv)
     MUST(troupe_start(&troupe, &options));
     in = malloc((BYTES_MAX + 16) * (size_t)size);
     out = malloc((BYTES_MAX + 16) * (size_t)size);
-    if (in == NULL || out == NULL || size > RANKS_MAX)
+    if (in == NULL || out == NULL)
         return 77;
-    make_team(troupe);
+    team_make(troupe, size);
     try_team(0, 0);
     try_team(0, 1);
     if (bare) {
@@ -400,7 +337,7 @@ int main(int argc, char **argv)
         CHECK(!ops->can(&team));
     } else {
         try_team(1, 0);
-        MUST(open_team(1, 0)); /* another one, with the next tag */
+        MUST(team_open(1, 0)); /* another one, with the next tag */
         try_many();
         ops->close(&backend);
         /* Closed while it is opened: nothing is left behind. */
