@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Ranks are killed in the midst of collectives, at random microseconds: the
+ * last one, then the first. All others get EVIEW soon, adopt the next view, and
+ * go on together; results are right for the members there are, and what was
+ * given to a call that failed is not written to afterwards.
+ *
+ *   coll_kill [BACKEND]
+ */
+#include <stdatomic.h>
+
+#include "base/base.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "leave.h"
+
+#include <pthread.h>
+
+enum {
+    RANKS = 4,
+    CALLS = 300,
+    FLOATS_MAX = 1 << 18,
+    SOON_MS = 20000,
+    PATTERN = 0x37,
+    PROMPT_MS = 5000, /* on a machine that is busy */
+};
+
+static const size_t counts[] = { 1, 100, 5000, 70000, FLOATS_MAX };
+/* By rank: in the midst of which call it is killed. 0: never. */
+static const int ends[RANKS] = { 200, 0, 0, 60 };
+
+static troupe_t *troupe;
+static troupe_group_t *group;
+static float *in, *out, *given;
+static _Atomic int call_now;
+static struct tri_random rng;
+
+static void *killer(void *arg)
+{
+    unsigned us = tri_random_below(&rng, 2000);
+
+    (void)arg;
+    while (atomic_load(&call_now) < ends[test_rank])
+        usleep(20);
+    usleep(us);
+    kill(getpid(), SIGKILL);
+    return NULL;
+}
+
+static void be_killed(void)
+{
+    pthread_t thread;
+
+    if (ends[test_rank] != 0)
+        MUST(pthread_create(&thread, NULL, killer, NULL));
+}
+
+/* All that live go on at the same call: the furthest. */
+static void go_on_together(double since_ms)
+{
+    double ended_ms = test_now_ms();
+    troupe_view_t view;
+    int32_t own, next;
+    int rc;
+
+    do {
+        MUST(troupe_group_update(group, 0, SOON_MS, &view));
+        own = atomic_load(&call_now);
+        rc = troupe_allreduce(group, &own, &next, 1, TROUPE_INT32, TROUPE_MAX,
+                              SOON_MS);
+        if (rc != 0)
+            CHECK_EQ(rc, TROUPE_EVIEW);
+    } while (rc == TROUPE_EVIEW);
+    MUST(rc);
+    atomic_store(&call_now, next);
+    printf("rank %d: epoch %llu, %u members, %.1f ms after the call began, of "
+           "which the call took %.1f\n",
+           test_rank, (unsigned long long)view.epoch, view.active,
+           test_now_ms() - since_ms, ended_ms - since_ms);
+    CHECK(test_now_ms() - since_ms < PROMPT_MS);
+}
+
+static void check_result(const float *result, size_t count)
+{
+    troupe_view_t view;
+    size_t wrong = 0;
+
+    troupe_group_view(group, &view);
+    for (size_t i = 0; i < count; i++)
+        wrong += result[i] != (float)view.active * (float)(i % 100);
+    CHECK_EQ((long long)wrong, 0);
+}
+
+/* What was given to the call that failed, until the next one has ended. */
+static int is_untouched(void)
+{
+    const unsigned char *bytes = (const unsigned char *)given;
+
+    for (size_t i = 0; i < FLOATS_MAX * sizeof(float); i++)
+        if (bytes[i] != PATTERN)
+            return 0;
+    return 1;
+}
+
+static void calls(void)
+{
+    int failed = 0;
+
+    while (atomic_load(&call_now) < CALLS) {
+        int now = atomic_fetch_add(&call_now, 1) + 1;
+        size_t count = counts[now % (int)tri_array_len(counts)];
+        double begin_ms = test_now_ms();
+        int rc = troupe_allreduce(group, in, out, count, TROUPE_FLOAT,
+                                  TROUPE_SUM, SOON_MS);
+
+        if (rc == 0) {
+            check_result(out, count);
+            continue;
+        }
+        CHECK_EQ(rc, TROUPE_EVIEW);
+        failed++;
+        /* The buffer is kept, and not to be written any more. */
+        given = out;
+        memset(given, PATTERN, FLOATS_MAX * sizeof(float));
+        out = malloc(FLOATS_MAX * sizeof(float));
+        go_on_together(begin_ms);
+        CHECK(is_untouched());
+    }
+    CHECK(given == NULL || is_untouched());
+    CHECK(failed >= 1);
+}
+
+int main(int argc, char **argv)
+{
+    const char *text = getenv("TROUPE_TEST_SEED");
+    uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : tri_now_ns();
+    troupe_group_options_t options;
+    troupe_view_t view;
+    int size, level;
+
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &level);
+    MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MUST(troupe_start(&troupe, NULL));
+    atexit(leave_failed);
+    CHECK_EQ(size, RANKS);
+    printf("rank %d: TROUPE_TEST_SEED=%llu\n", test_rank,
+           (unsigned long long)seed);
+    tri_random_init(&rng, tri_mix64(seed + (uint64_t)test_rank));
+    troupe_group_options_init(&options);
+    options.backend = argc > 1 ? argv[1] : "native";
+    MUST(troupe_group_create(troupe, "all", &options, &group));
+    in = malloc(FLOATS_MAX * sizeof(float));
+    out = malloc(FLOATS_MAX * sizeof(float));
+    for (size_t i = 0; i < FLOATS_MAX; i++)
+        in[i] = (float)(i % 100);
+    be_killed();
+    calls();
+    troupe_group_view(group, &view);
+    CHECK_EQ(view.active, 2);
+    /* The other is not left alone in the last call; in this one it may be. */
+    (void)troupe_barrier(group, SOON_MS);
+    leave();
+}
