@@ -14,6 +14,9 @@
  * time; inputs are untouched (but see in place), outputs undefined, and nothing
  * is written late. In a fixed group it is ENODE, for ever.
  *
+ * Integers wrap with native back ends; MPI says nothing of sums beyond a type.
+ * NaN: the result of an operation with one is one, but its bits are not MPI's.
+ *
  * In place: in == out is allowed. Then a failed call may have left part of the
  * result there; troupe/training.h has calls that never do.
  */
@@ -25,7 +28,7 @@ extern "C" {
 #endif
 
 /* Element types: name, bytes. Those of MPI: troupe/mpi.h translates. */
-#define TROUPE_DATATYPES(X)                                                       \
+#define TROUPE_DATATYPES(X)                                                   \
     X(TROUPE_INT8, 1)                                                         \
     X(TROUPE_UINT8, 1)                                                        \
     X(TROUPE_INT16, 2)                                                        \
@@ -67,13 +70,14 @@ size_t troupe_datatype_bytes(enum troupe_datatype type);
 /*
  * The blocking calls. count is in elements of type. timeout_ms: TROUPE_FOREVER
  * or when to give up (ETIMEDOUT: the call is over on this member, and the group
- * cannot be used before its next view).
+ * cannot be used before its next view). In a fixed group with MPI, all members
+ * give a timeout or none of them does: MPI's blocking calls are used without.
  * Context: the thread that adopts the group's views. Blocking: until the result
  * is there; actors are served meanwhile. Ownership: buffers are the caller's
  * and read or written only within the call.
- * Errors: EVIEW (see above), ENODE (fixed group), EMISMATCH, EPAUSED, EEXCLUDED,
- * EBUSY (another context has a collective under way), EINVAL, ECONTEXT,
- * ENOMEM, ETIMEDOUT, EMPI.
+ * Errors: EVIEW (see above), ENODE (fixed group), EMISMATCH, EPAUSED (too few
+ * members, or this one is a spare), EEXCLUDED, EBUSY (another context has a
+ * collective under way), EINVAL, ECONTEXT, ENOMEM, ETIMEDOUT, EMPI.
  */
 int troupe_barrier(troupe_group_t *group, int timeout_ms);
 /* root: a place in the view. All give count elements of data. */
@@ -94,7 +98,7 @@ int troupe_reduce_scatter(troupe_group_t *group, const void *in, void *out,
 int troupe_allgather(troupe_group_t *group, const void *in, void *out,
                      size_t count, enum troupe_datatype type, int timeout_ms);
 
-/* --- not blocking ---------------------------------------------------------- */
+/* --- not blocking --------------------------------------------------------- */
 
 /* A collective under way. */
 typedef struct troupe_collective troupe_collective_t;
