@@ -236,6 +236,7 @@ static int shm_progress(struct native *native, struct tri_coll *coll)
     struct tri_shm_op *op = coll->state;
     int rc = tri_shm_progress(native->shm, op);
 
+    coll->moves = tri_shm_moves(native->shm);
     if (rc == TROUPE_EMISMATCH)
         coll->culprit = tri_shm_culprit(native->shm, op,
                                         coll->culprit_signature);
