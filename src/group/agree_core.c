@@ -397,6 +397,9 @@ static void on_inside(struct tri_agree *agree,
         set_add(&agree->leaving, agree->place);
         tri_agree_pursue(agree);
         break;
+    case TRI_AGREE_RENEW:
+        tri_agree_renew(agree);
+        break;
     case TRI_AGREE_AHEAD:
         tri_agree_message(agree, REPORT)->ballot = agree->promised;
         tri_agree_send_to(agree, event->node);

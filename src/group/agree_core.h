@@ -142,6 +142,9 @@ enum tri_agree_event_kind {
     TRI_AGREE_LEAVE,    /* this node wants out at the next boundary */
     TRI_AGREE_QUIT,     /* it is out now, and says so to all: to them it died,
                            proven. Also ends a JOIN. Nothing happens after it */
+    TRI_AGREE_RENEW,    /* this view is to be followed by another with the same
+                           members: nobody is known to have died, and still it
+                           does not go on */
     TRI_AGREE_AHEAD,    /* `node` spoke of a later epoch than the one here */
     TRI_AGREE_KNOWN,    /* more nodes are known now, see is_known */
 };

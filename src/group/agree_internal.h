@@ -276,6 +276,8 @@ void tri_agree_on_prepare(struct tri_agree *agree, uint32_t place);
 void tri_agree_on_propose(struct tri_agree *agree, uint32_t place);
 void tri_agree_on_report(struct tri_agree *agree, uint32_t place);
 void tri_agree_boundary(struct tri_agree *agree, bool at);
+/* Has the view end although nobody died: leads at once, as several may. */
+void tri_agree_renew(struct tri_agree *agree);
 /* Nodes are known, or will not be: accepts what is held. */
 void tri_agree_held(struct tri_agree *agree, bool at_last);
 

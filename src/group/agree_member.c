@@ -148,6 +148,13 @@ void tri_agree_on_report(struct tri_agree *agree, uint32_t place)
         tri_agree_pursue(agree);
 }
 
+void tri_agree_renew(struct tri_agree *agree)
+{
+    /* Frozen: another view is on its way. */
+    if (!agree->is_frozen)
+        tri_agree_lead_ballot(agree, false);
+}
+
 /* --- promises ------------------------------------------------------------- */
 
 static void step_down(struct tri_agree *agree, uint64_t ballot)

@@ -75,6 +75,10 @@ bool tri_view_mark(struct troupe_group *group, uint64_t mark);
 /* There are joins or leaves to agree on. Any thread. */
 bool tri_view_wants_boundary(const struct troupe_group *group);
 
+/* Ends the adopted view, with nobody known to have died: another one follows,
+ * with those members that answer. The thread that adopts. */
+void tri_view_renew(struct troupe_group *group);
+
 /*
  * What tensors keep for a group: made and ended by them. `closed` is called by
  * troupe_group_close and _leave, on the thread that calls it; the group is

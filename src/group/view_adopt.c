@@ -61,6 +61,18 @@ bool tri_view_mark(struct troupe_group *group, uint64_t mark)
     return good;
 }
 
+void tri_view_renew(struct troupe_group *group)
+{
+    struct tri_views *views = tri_views_of(group);
+    struct tri_agree_event event = { .kind = TRI_AGREE_RENEW };
+
+    tri_views_lock(views);
+    if (group->adopted.epoch == tri_agree_view(group->agree)->epoch &&
+        !group->excluded && !group->parted)
+        tri_view_step_locked(group, &event);
+    tri_views_unlock(views);
+}
+
 struct tri_view_tensor *tri_view_tensor(struct troupe_group *group)
 {
     return &group->tensor;
