@@ -453,9 +453,12 @@ static void above_record(struct tri_runtime *runtime, struct tri_peer *peer,
 {
     if (record->kind == TRI_VIEW && runtime->view_record != NULL)
         runtime->view_record(runtime, peer, record, payload);
-    else if (record->kind >= TRI_COLL && record->kind <= TRI_STATE &&
+    else if ((record->kind == TRI_COLL || record->kind == TRI_COLL_CONTROL) &&
              runtime->tensor_record != NULL)
         runtime->tensor_record(runtime, peer, record, payload);
+    else if ((record->kind == TRI_STATE || record->kind == TRI_STATE_CONTROL) &&
+             runtime->state_record != NULL)
+        runtime->state_record(runtime, peer, record, payload);
 }
 
 static void on_record(void *context, struct tri_peer *peer,
@@ -519,9 +522,12 @@ static void on_message(void *context, struct tri_peer *peer,
         tri_asks_complete_message(&runtime->asks, message->ask, message);
         return;
     }
-    if ((message->kind == TRI_COLL || message->kind == TRI_STATE) &&
-        runtime->tensor_message != NULL) {
+    if (message->kind == TRI_COLL && runtime->tensor_message != NULL) {
         runtime->tensor_message(runtime, peer, message);
+        return;
+    }
+    if (message->kind == TRI_STATE && runtime->state_message != NULL) {
+        runtime->state_message(runtime, peer, message);
         return;
     }
     if (message->kind == TRI_SPAWN)

@@ -67,9 +67,9 @@ struct tri_runtime {
     void (*group_record)(struct tri_runtime *runtime, struct tri_peer *peer,
                          const struct tri_record *record, const void *payload);
     struct tri_group *group;
-    /* Agreement on views, of src/group, and collectives and state, of
-     * src/tensor: their records, with the poll lock held. The message is the
-     * callee's. NULL: not yet. */
+    /* Agreement on views, of src/group, and collectives, of src/tensor: their
+     * records, with the poll lock held. The message is the callee's. NULL: not
+     * yet. */
     void (*view_record)(struct tri_runtime *runtime, struct tri_peer *peer,
                         const struct tri_record *record, const void *payload);
     void (*tensor_record)(struct tri_runtime *runtime, struct tri_peer *peer,
@@ -77,6 +77,11 @@ struct tri_runtime {
                           const void *payload);
     void (*tensor_message)(struct tri_runtime *runtime, struct tri_peer *peer,
                            struct tri_message *message);
+    /* The same of registered state. */
+    void (*state_record)(struct tri_runtime *runtime, struct tri_peer *peer,
+                         const struct tri_record *record, const void *payload);
+    void (*state_message)(struct tri_runtime *runtime, struct tri_peer *peer,
+                          struct tri_message *message);
     struct tri_views *views;
     struct tri_tensor *tensor;
     _Atomic uint32_t stopping; /* no new actors */

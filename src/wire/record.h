@@ -67,7 +67,8 @@ enum tri_record_kind {
     TRI_COLL_CONTROL = 25, /* the same, small, and waits for no data */
     TRI_STATE = 26,     /* to the node: of registered state, tensor/state.h; may
                            be large */
-    TRI_KIND_LAST = TRI_STATE,
+    TRI_STATE_CONTROL = 27, /* the same, small, and waits for no data */
+    TRI_KIND_LAST = TRI_STATE_CONTROL,
 };
 
 /* What is to the node itself, and may be large: no actor's slot, and not that
@@ -101,6 +102,7 @@ static inline enum tri_lane tri_lane_of(uint8_t kind)
     case TRI_DEMONITOR:
     case TRI_VIEW:
     case TRI_COLL_CONTROL:
+    case TRI_STATE_CONTROL:
         return TRI_LANE_CONTROL;
     default:
         return TRI_LANE_DATA;
