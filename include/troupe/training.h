@@ -71,8 +71,11 @@ int troupe_training_open(troupe_t *troupe, const char *name,
                          troupe_training_t **training_p);
 
 /*
- * Ends this member's part: after FINISHED, all together; before, it leaves at
- * the next boundary, up to timeout_ms. Frees *training_p, also on error.
+ * Ends this member's part, and frees *training_p, also on error. After FINISHED
+ * all are done; after ECANCELED it has left. Before, it leaves at the others'
+ * next boundary, up to timeout_ms; as they then wait for it in the step that
+ * they are in, it is to be drained rather than closed. With timeout_ms 0, or
+ * when that has passed, the others go on as after a death.
  */
 int troupe_training_close(troupe_training_t **training_p, int timeout_ms);
 
@@ -160,9 +163,13 @@ int troupe_step_allreduce(const troupe_step_t *step, void *data, size_t count,
  */
 int troupe_step_commit(const troupe_step_t *step);
 
-/* Withdraws from the step, for all: it is retried (for example a NaN), or, with
- * skip, counts as committed without results, its samples used. Instead of
- * commit; returns as commit does. */
+/*
+ * Withdraws from the step, for all: it is retried (for example a NaN), or, with
+ * skip, counts as committed without results, its samples used: the next begin
+ * is of the step behind it. Instead of commit; returns RETRY, here and on the
+ * others, as nothing was written. Those that had not begun a step that is
+ * skipped never see it. It costs all a change of view.
+ */
 int troupe_step_cancel(const troupe_step_t *step, int skip);
 
 /* --- buckets: many small tensors, reduced together --------------------------- */

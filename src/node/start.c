@@ -22,6 +22,7 @@
 #include "node/node.h"
 #include "node/options.h"
 #include "os/signals.h"
+#include "tensor/state.h"
 #include "tensor/tensor.h"
 #include "transport/carrier.h"
 
@@ -348,6 +349,8 @@ static int open_actors(troupe_t *troupe)
     if (rc == 0)
         rc = tri_dead_letters_init(&runtime->dead_letters,
                                    options->dead_letters_max);
+    runtime->state_record = tri_state_record;
+    runtime->state_message = tri_state_message;
     troupe->actors_open = true;
     return rc;
 }

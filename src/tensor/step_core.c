@@ -117,6 +117,7 @@ enum tri_step_outcome tri_step_reconcile(struct tri_step_core *core,
     uint64_t target = tally.most;
     bool skipped = (tally.last_flags & TRI_STEP_WAS_SKIPPED) != 0;
     enum tri_step_outcome outcome;
+    bool again;
 
     assert(core->phase == TRI_STEP_UNKNOWN);
     if (tally.len == 0)
@@ -132,8 +133,15 @@ enum tri_step_outcome tri_step_reconcile(struct tri_step_core *core,
             skipped = skip;
         }
     }
+    /* Who withdraws from a step that others have not come to yet says so again
+     * when they have. */
+    again = tally.most != tally.least &&
+            (tally.last_flags & TRI_STEP_CANCELS) != 0;
+    if (again && core->committed == target &&
+        (core->flags & TRI_STEP_CANCELS) != 0)
+        return TRI_STEP_NOTHING;
     outcome = settle(core, target, skipped);
-    if (outcome != TRI_STEP_BROKEN)
+    if (outcome != TRI_STEP_BROKEN && !again)
         core->phase = TRI_STEP_IDLE;
     return outcome;
 }

@@ -109,7 +109,8 @@ void tri_step_report(const struct tri_step_core *core,
 
 /*
  * The reports of all members of the adopted view, this one's among them. IDLE
- * then, but for LOST and BROKEN.
+ * then, but for LOST and BROKEN; or still UNKNOWN, on all members: there is one
+ * more round of reports.
  */
 enum tri_step_outcome tri_step_reconcile(struct tri_step_core *core,
                                          const struct tri_step_report *reports,

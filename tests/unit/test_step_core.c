@@ -160,6 +160,37 @@ static void test_joiner_tells_of_a_skip(void **state)
     assert_int_equal(with(&late, report), TRI_STEP_SKIP);
 }
 
+/* Who withdraws is a step ahead of one that had not seen the vote's end: in a
+ * second round they skip it together. */
+static void test_skip_ahead(void **state)
+{
+    struct tri_step_core behind = prepared_at(1), ahead = core_at(1);
+    struct tri_step_report reports[2];
+
+    (void)state;
+    reconcile_alone(&ahead);
+    tri_step_begin(&ahead);
+    tri_step_prepared(&ahead);
+    tri_step_voted(&ahead);
+    tri_step_begin(&ahead);
+    tri_step_cancel(&ahead, true);
+    assert_false(tri_step_over(&ahead));
+    tri_step_adopt(&ahead, 2);
+    for (int round = 0; round < 2; round++) {
+        tri_step_report(&behind, &reports[0]);
+        tri_step_report(&ahead, &reports[1]);
+        assert_int_equal(tri_step_reconcile(&behind, reports, 2),
+                         round == 0 ? TRI_STEP_COMMIT : TRI_STEP_SKIP);
+        assert_int_equal(tri_step_reconcile(&ahead, reports, 2),
+                         round == 0 ? TRI_STEP_NOTHING : TRI_STEP_SKIP);
+        assert_int_equal(behind.phase, ahead.phase);
+        assert_int_equal(ahead.phase,
+                         round == 0 ? TRI_STEP_UNKNOWN : TRI_STEP_IDLE);
+    }
+    assert_int_equal(behind.committed, 2);
+    assert_int_equal(ahead.committed, 2);
+}
+
 /* --- many members, at random -------------------------------------------------- */
 
 enum {
@@ -173,8 +204,8 @@ enum {
 /* What members have given to the collectives of an epoch. */
 struct epoch {
     bool member[NODES];
-    bool reported[NODES];
-    struct tri_step_report reports[NODES];
+    bool reported[NODES][2]; /* by round */
+    struct tri_step_report reports[NODES][2];
     uint64_t reduced_of[NODES]; /* step + 1: the newest it gave data for */
     uint64_t voted_of[NODES];
 };
@@ -184,6 +215,7 @@ struct node {
     bool excluded; /* does not know that others went on */
     bool waits;    /* for the reports of others */
     bool sync_left;
+    uint32_t round; /* of reports, in this view */
     struct tri_step_core core;
     uint64_t state; /* what the training has come to */
     uint64_t result; /* of the step it is prepared for */
@@ -313,16 +345,23 @@ static void conclude(struct world *world, struct node *node,
     }
 }
 
+static void say(struct world *world, struct node *node, uint32_t index)
+{
+    struct epoch *epoch = &world->epochs[node->core.epoch];
+
+    assert_true(node->round < 2);
+    tri_step_report(&node->core, &epoch->reports[index][node->round]);
+    epoch->reported[index][node->round] = true;
+    node->waits = true;
+}
+
 static void adopt(struct world *world, struct node *node, uint32_t index)
 {
-    struct epoch *epoch = &world->epochs[world->epoch];
-
     if (node->core.phase != TRI_STEP_UNKNOWN)
         tri_step_over(&node->core);
     tri_step_adopt(&node->core, world->epoch);
-    tri_step_report(&node->core, &epoch->reports[index]);
-    epoch->reported[index] = true;
-    node->waits = true;
+    node->round = 0;
+    say(world, node, index);
 }
 
 static void try_reports(struct world *world, struct node *node)
@@ -334,12 +373,16 @@ static void try_reports(struct world *world, struct node *node)
     for (uint32_t i = 0; i < NODES; i++) {
         if (!epoch->member[i])
             continue;
-        if (!epoch->reported[i])
+        if (!epoch->reported[i][node->round])
             return;
-        reports[len++] = epoch->reports[i];
+        reports[len++] = epoch->reports[i][node->round];
     }
     node->waits = false;
     conclude(world, node, tri_step_reconcile(&node->core, reports, len));
+    if (node->core.phase == TRI_STEP_UNKNOWN) {
+        node->round++;
+        say(world, node, (uint32_t)(node - world->nodes));
+    }
 }
 
 /* From one of its view that is as far, and is between begin and commit. */
@@ -508,6 +551,7 @@ int main(void)
         cmocka_unit_test(test_over_while_prepared),
         cmocka_unit_test(test_joiner),
         cmocka_unit_test(test_joiner_tells_of_a_skip),
+        cmocka_unit_test(test_skip_ahead),
         cmocka_unit_test(test_random_worlds),
     };
 

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Copies of private state. In begin a member copies its own, when the copy
+ * before has arrived, and sends it to its buddy: the next member of the view
+ * that is on another host, or, when there is none, the next. The buddy keeps
+ * the last whole copy of each of its wards, and the one that is arriving, or
+ * two whole ones. A ward that dies leaves an orphan.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <troupe/member.h>
+
+#include "tensor/training.h"
+
+/* Members that one is the buddy of, and orphans nobody has taken yet. */
+#define WARDS_MAX 32u
+
+struct copy {
+    unsigned char *data;
+    uint64_t step;
+    size_t got; /* bytes; all: it is whole */
+};
+
+struct ward {
+    uint64_t node; /* 0: free */
+    bool is_orphan;
+    uint64_t taken; /* bits of states; mask */
+    struct copy copies[2];
+};
+
+struct tri_buddy {
+    size_t bytes; /* of all private state of a member */
+
+    /* to the buddy */
+    uint64_t to; /* 0: there is none */
+    unsigned char *own;
+    uint64_t step;
+    size_t sent;
+    bool under_way; /* not all has arrived */
+    uint64_t copied; /* the step after which the last one was made, + 1 */
+
+    struct ward wards[WARDS_MAX]; /* mutex */
+};
+
+static struct tri_buddy *buddy_of(struct troupe_training *training)
+{
+    struct tri_states *states = &training->states;
+    struct tri_buddy *buddy = states->buddy;
+
+    if (buddy != NULL || states->private_bytes == 0)
+        return buddy;
+    buddy = calloc(1, sizeof(*buddy));
+    if (buddy == NULL)
+        return NULL;
+    buddy->bytes = states->private_bytes;
+    buddy->own = malloc(buddy->bytes);
+    if (buddy->own == NULL) {
+        free(buddy);
+        return NULL;
+    }
+    tri_state_lock();
+    states->buddy = buddy;
+    tri_state_unlock();
+    return buddy;
+}
+
+static void drop_ward(struct ward *ward)
+{
+    free(ward->copies[0].data);
+    free(ward->copies[1].data);
+    *ward = (struct ward){ 0 };
+}
+
+/* --- views -------------------------------------------------------------------- */
+
+static uint64_t next_member(const struct tri_view *view)
+{
+    const uint32_t own = (uint32_t)view->index;
+    const struct tri_view_member *next = NULL;
+
+    for (uint32_t i = 1; i < view->active; i++) {
+        const struct tri_view_member *member =
+            &view->members[(own + i) % view->active];
+
+        if (next == NULL)
+            next = member;
+        if (member->host != view->members[own].host)
+            return member->node;
+    }
+    return next != NULL ? next->node : 0;
+}
+
+static bool is_member(const struct tri_view *view, uint64_t node)
+{
+    for (uint32_t i = 0; i < view->len; i++)
+        if (view->members[i].node == node)
+            return true;
+    return false;
+}
+
+/* It is in the view no more. Who left in an orderly way leaves no orphan. */
+static bool has_died(struct troupe_training *training,
+                     const struct tri_view *view, uint64_t node)
+{
+    troupe_member_t member;
+
+    if (view->losses == 0)
+        return false;
+    return troupe_member_get((troupe_from_t){ .troupe_ = training->troupe },
+                             node, &member) != 0 ||
+           member.state != TROUPE_MEMBER_LEFT;
+}
+
+void tri_buddy_view(struct troupe_training *training)
+{
+    const struct tri_view *view = tri_view_adopted(training->group);
+    struct tri_buddy *buddy = buddy_of(training);
+    uint64_t to;
+
+    if (buddy == NULL)
+        return;
+    to = view->index >= 0 && (uint32_t)view->index < view->active
+             ? next_member(view)
+             : 0;
+    tri_state_lock();
+    if (to != buddy->to) {
+        buddy->to = to;
+        buddy->under_way = false;
+        buddy->copied = 0;
+    }
+    for (uint32_t i = 0; i < WARDS_MAX; i++) {
+        struct ward *ward = &buddy->wards[i];
+
+        if (ward->node == 0 || ward->is_orphan ||
+            is_member(view, ward->node))
+            continue;
+        if (has_died(training, view, ward->node))
+            ward->is_orphan = true;
+        else
+            drop_ward(ward);
+    }
+    tri_state_unlock();
+}
+
+/* --- to the buddy --------------------------------------------------------------- */
+
+void tri_buddy_pump(struct troupe_training *training)
+{
+    struct tri_buddy *buddy = training->states.buddy;
+
+    if (buddy == NULL || !buddy->under_way)
+        return;
+    while (buddy->sent < buddy->bytes) {
+        struct tri_state_head head = {
+            .group = training->group_id,
+            .step = buddy->step,
+            .offset = buddy->sent,
+            .total = buddy->bytes,
+            .what = TRI_STATE_COPY,
+            .bytes = (uint32_t)tri_min(TRI_STATE_CHUNK_BYTES,
+                                       buddy->bytes - buddy->sent),
+        };
+
+        head.hash = tri_state_hash(head.offset, buddy->own + buddy->sent,
+                                   head.bytes);
+        if (tri_state_send(training->runtime, buddy->to, &head,
+                           buddy->own + buddy->sent, TRI_SEND_BOUNDED) != 0)
+            return; /* full, or dead: the next view says so */
+        buddy->sent += head.bytes;
+    }
+}
+
+void tri_buddy_begin(struct troupe_training *training)
+{
+    const struct tri_states *states = &training->states;
+    const uint64_t step = training->core.committed;
+    struct tri_buddy *buddy = states->buddy;
+    unsigned char *at;
+    bool is_due;
+
+    if (buddy == NULL)
+        return;
+    tri_state_lock();
+    is_due = buddy->to != 0 && !buddy->under_way && buddy->copied < step + 1;
+    if (is_due) {
+        buddy->under_way = true;
+        buddy->copied = step + 1;
+        buddy->step = step;
+        buddy->sent = 0;
+    }
+    tri_state_unlock();
+    at = buddy->own;
+    for (uint32_t i = 0; is_due && i < states->len; i++) {
+        if (states->list[i].kind != TROUPE_PRIVATE)
+            continue;
+        memcpy(at, states->list[i].data, states->list[i].bytes);
+        at += states->list[i].bytes;
+    }
+    tri_buddy_pump(training);
+}
+
+/* --- as the buddy --------------------------------------------------------------- */
+
+static struct ward *ward_locked(struct tri_buddy *buddy, uint64_t node)
+{
+    struct ward *free_ward = NULL;
+
+    for (uint32_t i = 0; i < WARDS_MAX; i++) {
+        if (buddy->wards[i].node == node)
+            return &buddy->wards[i];
+        if (buddy->wards[i].node == 0)
+            free_ward = &buddy->wards[i];
+    }
+    if (free_ward != NULL)
+        free_ward->node = node;
+    return free_ward;
+}
+
+/* The copy of a step that arrives; a new one takes the place of the older. */
+static struct copy *copy_locked(struct tri_buddy *buddy, struct ward *ward,
+                                const struct tri_state_head *head)
+{
+    struct copy *copy = &ward->copies[0];
+
+    if (head->offset > 0) {
+        if (copy->step != head->step || copy->got != head->offset)
+            copy = &ward->copies[1];
+        return copy->step == head->step && copy->got == head->offset ? copy
+                                                                     : NULL;
+    }
+    /* One that is not whole is worth nothing, then the older one goes. */
+    if (copy->got == buddy->bytes &&
+        (ward->copies[1].got != buddy->bytes ||
+         ward->copies[1].step < copy->step))
+        copy = &ward->copies[1];
+    if (copy->data == NULL)
+        copy->data = malloc(buddy->bytes);
+    copy->got = 0;
+    copy->step = head->step;
+    return copy->data != NULL ? copy : NULL;
+}
+
+static void take_copy_locked(struct troupe_training *training, uint64_t from,
+                             const struct tri_state_head *head,
+                             const void *data)
+{
+    struct tri_buddy *buddy = training->states.buddy;
+    struct tri_state_head answer = *head;
+    struct ward *ward;
+    struct copy *copy;
+
+    if (head->total != buddy->bytes || head->offset > buddy->bytes ||
+        head->bytes > buddy->bytes - head->offset ||
+        tri_state_hash(head->offset, data, head->bytes) != head->hash)
+        return;
+    ward = ward_locked(buddy, from);
+    copy = ward != NULL && !ward->is_orphan ? copy_locked(buddy, ward, head)
+                                            : NULL;
+    if (copy == NULL)
+        return;
+    memcpy(copy->data + head->offset, data, head->bytes);
+    copy->got += head->bytes;
+    if (copy->got < buddy->bytes)
+        return;
+    answer.what = TRI_STATE_COPIED;
+    (void)tri_state_send(training->runtime, from, &answer, NULL,
+                         TRI_SEND_FORCED);
+}
+
+void tri_buddy_record_locked(struct troupe_training *training, uint64_t from,
+                             const struct tri_state_head *head,
+                             const void *data)
+{
+    struct tri_buddy *buddy = training->states.buddy;
+
+    if (buddy == NULL)
+        return; /* nobody has adopted a view yet: it is sent again */
+    if (head->what == TRI_STATE_COPY)
+        take_copy_locked(training, from, head, data);
+    else if (from == buddy->to && head->step == buddy->step)
+        buddy->under_way = false;
+}
+
+/* --- orphans -------------------------------------------------------------------- */
+
+static const struct copy *newest(const struct tri_buddy *buddy,
+                                 const struct ward *ward)
+{
+    const struct copy *best = NULL;
+
+    for (size_t i = 0; i < tri_array_len(ward->copies); i++) {
+        const struct copy *copy = &ward->copies[i];
+
+        if (copy->data != NULL && copy->got == buddy->bytes &&
+            (best == NULL || copy->step > best->step))
+            best = copy;
+    }
+    return best;
+}
+
+/* Where a state lies in a copy. False: no such private state. */
+static bool find_private(const struct tri_states *states, const char *name,
+                         uint32_t *index_p, size_t *offset_p)
+{
+    size_t offset = 0;
+
+    for (uint32_t i = 0; i < states->len; i++) {
+        if (states->list[i].kind != TROUPE_PRIVATE)
+            continue;
+        if (strcmp(states->list[i].name, name) == 0) {
+            *index_p = i;
+            *offset_p = offset;
+            return true;
+        }
+        offset += states->list[i].bytes;
+    }
+    return false;
+}
+
+static uint64_t private_mask(const struct tri_states *states)
+{
+    uint64_t mask = 0;
+
+    for (uint32_t i = 0; i < states->len; i++)
+        if (states->list[i].kind == TROUPE_PRIVATE)
+            mask |= 1ull << i;
+    return mask;
+}
+
+static int take_orphan_locked(struct tri_states *states, uint32_t index,
+                              size_t offset, void *data, uint64_t *node_p,
+                              uint64_t *step_p)
+{
+    struct tri_buddy *buddy = states->buddy;
+
+    for (uint32_t i = 0; buddy != NULL && i < WARDS_MAX; i++) {
+        struct ward *ward = &buddy->wards[i];
+        const struct copy *copy = newest(buddy, ward);
+
+        if (!ward->is_orphan || copy == NULL ||
+            (ward->taken & 1ull << index) != 0)
+            continue;
+        memcpy(data, copy->data + offset, states->list[index].bytes);
+        if (node_p != NULL)
+            *node_p = ward->node;
+        if (step_p != NULL)
+            *step_p = copy->step;
+        ward->taken |= 1ull << index;
+        if (ward->taken == private_mask(states))
+            drop_ward(ward);
+        return 0;
+    }
+    return TROUPE_ENONAME;
+}
+
+int troupe_state_orphan(troupe_training_t *training, const char *name,
+                        void *data, size_t bytes, uint64_t *node_p,
+                        uint64_t *step_p)
+{
+    struct tri_states *states;
+    uint32_t index;
+    size_t offset;
+    int rc = tri_training_check(training);
+
+    if (rc != 0)
+        return rc;
+    states = &training->states;
+    if (name == NULL || data == NULL ||
+        !find_private(states, name, &index, &offset) ||
+        states->list[index].bytes != bytes)
+        return TROUPE_EINVAL;
+    tri_state_lock();
+    rc = take_orphan_locked(states, index, offset, data, node_p, step_p);
+    tri_state_unlock();
+    return rc;
+}
+
+void tri_buddy_fini(struct tri_states *states)
+{
+    struct tri_buddy *buddy = states->buddy;
+
+    if (buddy == NULL)
+        return;
+    for (uint32_t i = 0; i < WARDS_MAX; i++)
+        drop_ward(&buddy->wards[i]);
+    free(buddy->own);
+    free(buddy);
+    states->buddy = NULL;
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Training without failures: sums are right, each sample is used once an epoch,
+ * steps are cancelled and skipped by all, buckets, a member that is drained,
+ * calls and registrations that do not match.
+ */
+#include <stdbool.h>
+
+#include <troupe/training.h>
+
+#include "test.h"
+
+enum {
+    SAMPLES = 103,
+    BATCH = 10,
+    EPOCHS = 2,
+    STEPS = 11, /* of an epoch */
+    LONG = 10000,
+    WAIT_MS = 20000,
+};
+
+static int size;
+
+static troupe_training_options_t options_of(uint64_t epochs)
+{
+    troupe_training_options_t options;
+
+    troupe_training_options_init(&options);
+    options.samples = SAMPLES;
+    options.batch = BATCH;
+    options.epochs = epochs;
+    options.seed = 5;
+    options.last_batch = TROUPE_LAST_SHORT;
+    return options;
+}
+
+static troupe_training_t *open_training(troupe_t *troupe, const char *name,
+                                        uint64_t epochs)
+{
+    troupe_training_options_t options = options_of(epochs);
+    troupe_training_t *training;
+
+    MUST(troupe_training_open(troupe, name, &options, &training));
+    return training;
+}
+
+/* How often each sample is used in this step, by all after the commit. */
+static void count_samples(const troupe_step_t *step, uint32_t counts[SAMPLES])
+{
+    memset(counts, 0, SAMPLES * sizeof(counts[0]));
+    for (uint64_t i = 0; i < step->samples; i++)
+        counts[troupe_step_sample(step, i)]++;
+}
+
+static void check_used(const uint32_t used[SAMPLES], uint32_t times)
+{
+    for (int i = 0; i < SAMPLES; i++)
+        if (used[i] != times) {
+            CHECK_EQ(used[i], times);
+            return;
+        }
+}
+
+static void check_step(const troupe_step_t *step, uint64_t number)
+{
+    CHECK_EQ(step->step, number);
+    CHECK_EQ(step->epoch, number / STEPS);
+    CHECK_EQ(step->members, size);
+    CHECK_EQ(step->index, test_rank);
+    CHECK_EQ(step->batch, number % STEPS == STEPS - 1 ? SAMPLES % BATCH
+                                                      : BATCH);
+}
+
+/* A run to its end: small and large sums, in place and many at once. */
+static void test_run(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "run", EPOCHS);
+    static uint32_t counts[SAMPLES], used[SAMPLES];
+    static double large[LONG];
+    troupe_training_stats_t stats;
+    uint64_t number = 0;
+    troupe_step_t step;
+    int rc;
+
+    MUST(troupe_state_register(training, "used", used, sizeof(used),
+                               TROUPE_REPLICATED));
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        float one[100];
+
+        check_step(&step, number++);
+        count_samples(&step, counts);
+        for (int i = 0; i < LONG; i++)
+            large[i] = (test_rank + 1) * (i % 7);
+        MUST(troupe_step_allreduce(&step, counts, SAMPLES, TROUPE_UINT32,
+                                   TROUPE_SUM));
+        MUST(troupe_step_allreduce(&step, large, LONG, TROUPE_DOUBLE,
+                                   TROUPE_SUM));
+        for (int i = 0; i < 100; i++) {
+            one[i] = (float)(test_rank + i);
+            MUST(troupe_step_allreduce(&step, &one[i], 1, TROUPE_FLOAT,
+                                       TROUPE_MAX));
+        }
+        CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+        for (int i = 0; i < SAMPLES; i++)
+            used[i] += counts[i];
+        CHECK(large[5] == 5.0 * size * (size + 1) / 2);
+        CHECK(large[LONG - 1] ==
+              (LONG - 1) % 7 * (double)size * (size + 1) / 2);
+        for (int i = 0; i < 100; i++)
+            CHECK(one[i] == (float)(size - 1 + i));
+    }
+    CHECK_EQ(rc, TROUPE_FINISHED);
+    CHECK_EQ(number, EPOCHS * STEPS);
+    check_used(used, EPOCHS);
+    troupe_training_stats(training, &stats);
+    CHECK_EQ(stats.steps, EPOCHS * STEPS);
+    CHECK_EQ(stats.retries, 0);
+    MUST(troupe_training_close(&training, WAIT_MS));
+}
+
+/* The last rank withdraws from step 3, once, and has step 5 skipped. */
+static void test_cancel(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "cancel", 1);
+    static uint32_t counts[SAMPLES], used[SAMPLES];
+    uint32_t retries = 0;
+    uint64_t steps = 0;
+    troupe_step_t step;
+    int rc;
+
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        uint32_t first[SAMPLES];
+        bool withdraws = test_rank == size - 1 &&
+                         ((step.step == 3 && step.retry == 0) ||
+                          step.step == 5);
+
+        count_samples(&step, counts);
+        memcpy(first, counts, sizeof(first));
+        if (!withdraws)
+            MUST(troupe_step_allreduce(&step, counts, SAMPLES, TROUPE_UINT32,
+                                       TROUPE_SUM));
+        rc = withdraws ? troupe_step_cancel(&step, step.step == 5)
+                       : troupe_step_commit(&step);
+        if (rc == TROUPE_RETRY) {
+            CHECK(memcmp(first, counts, sizeof(first)) == 0);
+            retries++;
+            continue;
+        }
+        CHECK_EQ(rc, TROUPE_COMMITTED);
+        CHECK(step.step != 5);
+        steps++;
+        for (int i = 0; i < SAMPLES; i++)
+            used[i] += counts[i];
+    }
+    CHECK_EQ(rc, TROUPE_FINISHED);
+    /* others may hear of it before they begin the step */
+    CHECK(retries >= 2 || test_rank < size - 1);
+    CHECK_EQ(steps, STEPS - 1);
+    rc = 0;
+    for (int i = 0; i < SAMPLES; i++)
+        rc += used[i] == 1;
+    CHECK_EQ(rc, SAMPLES - BATCH);
+    MUST(troupe_training_close(&training, WAIT_MS));
+}
+
+/* Tensors get ready in another order on each rank. */
+static void test_buckets(troupe_t *troupe)
+{
+    enum { TENSORS = 37, COUNT = 50 };
+    troupe_training_t *training = open_training(troupe, "buckets", 1);
+    static float tensors[TENSORS][COUNT];
+    troupe_buckets_t *buckets;
+    troupe_step_t step;
+    int rc;
+
+    MUST(troupe_buckets_create(training, TROUPE_FLOAT, TROUPE_SUM,
+                               5 * COUNT * sizeof(float), &buckets));
+    for (int i = 0; i < TENSORS; i++)
+        MUST(troupe_buckets_add(buckets, tensors[i],
+                                (size_t)(i % 4 == 3 ? COUNT : 1 + i % 4)));
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        for (int n = 0; n < TENSORS; n++) {
+            int i = (n * 10 + test_rank * 3) % TENSORS;
+
+            for (int k = 0; k < COUNT; k++)
+                tensors[i][k] = (float)(i + test_rank);
+            MUST(troupe_buckets_ready(buckets, &step, (uint32_t)i));
+        }
+        CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+        for (int i = 0; i < TENSORS; i++)
+            CHECK(tensors[i][0] == (float)(i * size + size * (size - 1) / 2));
+        CHECK(tensors[3][COUNT - 1] ==
+              (float)(3 * size + size * (size - 1) / 2));
+    }
+    CHECK_EQ(rc, TROUPE_FINISHED);
+    troupe_buckets_destroy(&buckets);
+    MUST(troupe_training_close(&training, WAIT_MS));
+}
+
+/* Until this member has heard that it is to leave. */
+static void await_drain(troupe_t *troupe, troupe_training_t *training)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+    troupe_training_event_t event;
+
+    while (test_now_ms() < end) {
+        while (troupe_training_events_take(training, &event, 1) > 0)
+            if (event.what == TROUPE_TRAINING_DRAINING)
+                return;
+        troupe_serve(troupe, 1);
+    }
+    MUST(TROUPE_ETIMEDOUT);
+}
+
+/* Rank 0 is asked to leave in step 4, by the last one; the others go on. */
+static void test_drain(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "drain", EPOCHS);
+    static uint32_t counts[SAMPLES], used[SAMPLES];
+    troupe_training_stats_t stats;
+    troupe_step_t step;
+    int rc, left = size > 1;
+
+    MUST(troupe_state_register(training, "used", used, sizeof(used),
+                               TROUPE_REPLICATED));
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        count_samples(&step, counts);
+        if (step.step == 4 && test_rank == size - 1 && size > 1)
+            MUST(troupe_training_drain(
+                training, troupe_group_node(troupe_training_group(training),
+                                            0)));
+        if (step.step == 5 && test_rank == 0 && size > 1)
+            await_drain(troupe, training);
+        MUST(troupe_step_allreduce(&step, counts, SAMPLES, TROUPE_UINT32,
+                                   TROUPE_SUM));
+        CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+        for (int i = 0; i < SAMPLES; i++)
+            used[i] += counts[i];
+    }
+    CHECK_EQ(rc, left && test_rank == 0 ? TROUPE_ECANCELED : TROUPE_FINISHED);
+    troupe_training_stats(training, &stats);
+    CHECK_EQ(stats.retries, 0);
+    CHECK_EQ(stats.losses, 0);
+    if (rc == TROUPE_FINISHED) {
+        check_used(used, EPOCHS);
+        CHECK_EQ(step.members, size - left);
+    }
+    MUST(troupe_training_close(&training, WAIT_MS));
+}
+
+/* One rank reduces another number of elements: all hear of it, whichever call
+ * they are in. */
+static void test_mismatch(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "mismatch", 1);
+    static uint32_t counts[SAMPLES];
+    troupe_step_t step;
+    int rc = troupe_step_begin(training, &step);
+
+    if (rc == 0) {
+        rc = troupe_step_allreduce(&step, counts, SAMPLES - (test_rank == 1),
+                                   TROUPE_UINT32, TROUPE_SUM);
+        CHECK(rc == 0 || rc == TROUPE_EMISMATCH);
+        rc = troupe_step_commit(&step);
+    }
+    CHECK_EQ(rc, size > 1 ? TROUPE_EMISMATCH : TROUPE_COMMITTED);
+    troupe_training_close(&training, 0);
+}
+
+/* Ranks begin with other state. */
+static void test_other_state(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "state", 1);
+    uint64_t state = test_rank == 1;
+    troupe_step_t step;
+    int rc;
+
+    MUST(troupe_state_register(training, "state", &state, sizeof(state),
+                               TROUPE_REPLICATED));
+    CHECK_EQ(troupe_state_register(training, "state", &state, sizeof(state),
+                                   TROUPE_PRIVATE),
+             TROUPE_EEXIST);
+    rc = troupe_step_begin(training, &step);
+    CHECK_EQ(rc, size > 1 ? TROUPE_EMISMATCH : 0);
+    if (rc == 0)
+        CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+    troupe_training_close(&training, 0);
+}
+
+static void test_refused(troupe_t *troupe)
+{
+    troupe_training_options_t options = options_of(1);
+    troupe_training_t *training = NULL;
+
+    options.batch = 0;
+    CHECK_EQ(troupe_training_open(troupe, "bad", &options, &training),
+             TROUPE_EINVAL);
+    options = options_of(1);
+    options.group.elastic = 0;
+    CHECK_EQ(troupe_training_open(troupe, "bad", &options, &training),
+             TROUPE_EINVAL);
+    CHECK(training == NULL);
+    CHECK_EQ(troupe_training_close(&training, 0), 0);
+}
+
+int main(void)
+{
+    troupe_t *troupe = test_start(&size, NULL);
+
+    test_refused(troupe);
+    test_run(troupe);
+    test_cancel(troupe);
+    test_buckets(troupe);
+    test_drain(troupe);
+    test_mismatch(troupe);
+    test_other_state(troupe);
+    return test_end(troupe);
+}
