@@ -8,6 +8,7 @@
  *     mpi bw BYTES MESSAGES WINDOW   large, out of and into warm buffers
  *     mpi ring8 LAPS                 a token, each hop answered with 8 B
  *     mpi idle MS                    every rank sleeps
+ *     mpi allreduce BYTES ROUNDS     a sum of floats over all ranks
  */
 
 #include <mpi.h>
@@ -174,6 +175,29 @@ static void idle(uint64_t ms)
     bench_print(all[3] / size, "threads", "threads");
 }
 
+static void allreduce(size_t bytes, uint64_t rounds)
+{
+    uint64_t warm = rounds / 10 + 1;
+    int count = (int)(bytes / sizeof(float));
+    float *in = malloc(bytes), *out = malloc(bytes);
+    int64_t began = 0;
+
+    if (!in || !out)
+        bench_die("no memory");
+    for (int i = 0; i < count; i++)
+        in[i] = (float)(i % 1000), out[i] = 0;
+    for (uint64_t i = 0; i < warm + rounds; i++) {
+        if (i == warm)
+            began = bench_now_ns();
+        MPI_Allreduce(in, out, count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+    }
+    if (rank == 0)
+        bench_print((double)(bench_now_ns() - began) / 1e3 / (double)rounds,
+                    "us", "time");
+    free(in);
+    free(out);
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -195,8 +219,10 @@ int main(int argc, char **argv)
         ring8(bench_number(argc, argv, 2));
     else if (strcmp(what, "idle") == 0)
         idle(bench_number(argc, argv, 2));
+    else if (strcmp(what, "allreduce") == 0)
+        allreduce(bench_number(argc, argv, 2), bench_number(argc, argv, 3));
     else
-        bench_die("usage: mpi ask8|tell|bw|ring8|idle …");
+        bench_die("usage: mpi ask8|tell|bw|ring8|idle|allreduce …");
     MPI_Finalize();
     return 0;
 }
