@@ -88,7 +88,8 @@ typedef struct troupe_options {
     const char *seeds;
     /* Where processes outside the job can join it: "port", or "address:port"
      * to be reached there alone. Of each host's ranks that have this option
-     * the first takes the port, all others any. NULL: nobody is expected.
+     * the first takes the port, all others any; port 0: any, troupe_endpoint
+     * tells. NULL: nobody is expected.
      * Needs key_file on rank 0, unless security is "none". */
     const char *listen;
     /* Name of the cluster: who joins must have the same. NULL: none. */
@@ -101,6 +102,11 @@ typedef struct troupe_options {
      * networks), or "test". All members should have the same. */
     const char *membership;
     uint32_t join_timeout_ms;    /* until no seed is waited for any more */
+    /* A file to which the nodes of this machine append a line for each thing
+     * that becomes of them: started, died, stopped, exited. The command
+     * "troupe run" reads it; mpirun's own status tells nothing after a death.
+     * NULL: none. */
+    const char *report;
     /* "auto", or "off": leave MPI alone, even under mpirun; this process is a
      * cluster of one, or joins seeds. */
     const char *mpi;

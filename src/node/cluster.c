@@ -34,7 +34,7 @@ static bool parse_port(const char *text, uint16_t *port_p)
 
     for (i = 0; text[i] >= '0' && text[i] <= '9' && i < 5; i++)
         port = port * 10 + (uint32_t)(text[i] - '0');
-    if (i == 0 || text[i] != '\0' || port == 0 || port > UINT16_MAX)
+    if (i == 0 || text[i] != '\0' || port > UINT16_MAX)
         return false;
     *port_p = (uint16_t)port;
     return true;

@@ -88,6 +88,8 @@ static const struct option {
     { "mpi_watchdog_ms", KIND_U32, AT(mpi_watchdog_ms), 0, INT32_MAX, NULL,
       "10000", "until a call into MPI that a death has left hanging ends the "
       "process; 0: never" },
+    { "report", KIND_TEXT, AT(report), 0, 0, NULL, NULL,
+      "file to which what becomes of the job's nodes is appended" },
     { "log", KIND_TEXT, AT(log), 0, 0, "error|warn|info|debug", "warn",
       "what is logged to stderr" },
 #undef AT

@@ -21,6 +21,7 @@
 #include "name/directory.h"
 #include "node/node.h"
 #include "node/options.h"
+#include "node/report.h"
 #include "os/signals.h"
 #include "tensor/state.h"
 #include "tensor/tensor.h"
@@ -125,6 +126,7 @@ static int prepare(troupe_t *troupe, const troupe_options_t *options)
     }
     tri_log_init(log_level_of(runtime->options.log),
                  runtime->size > 1 ? runtime->rank : -1);
+    tri_report_open(troupe);
     tri_signals_undo_foreign();
     tri_signals_ignore_pipe();
     tri_pool_init(runtime->options.memory_bytes_max);
@@ -429,12 +431,16 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
     if (rc == 0)
         rc = tri_tensor_open(runtime);
     if (rc == 0)
+        rc = tri_report_attach(troupe);
+    if (rc == 0)
         rc = open_scheduler(troupe);
     /* All ranks take part in this life before any tells others of its own. */
     if (troupe->seeds.len > 0)
         rc = agree(troupe, rc);
     if (rc == 0)
         rc = tri_cluster_join(troupe);
+    if (rc == 0)
+        tri_report_started(troupe);
     return rc;
 }
 

@@ -23,6 +23,7 @@
 #include "message/pool.h"
 #include "mpi/finalize.h"
 #include "node/node.h"
+#include "node/report.h"
 
 struct stop {
     troupe_t *troupe;
@@ -260,10 +261,12 @@ int troupe_stop(troupe_t **troupe_p)
                            tri_max(tri_now_ns() + TRI_NS_PER_MS * 100,
                                    stop.deadline_ns)) != 0) {
         /* A thread still runs in there: its memory cannot be given back. */
+        tri_report_stopped(troupe, TROUPE_ETIMEDOUT);
         atomic_store(&tri_node_running, NULL);
         return TROUPE_ETIMEDOUT;
     }
     leave_together(&stop);
+    tri_report_stopped(troupe, rc);
     tri_node_free(troupe, !stop.failed);
     return rc;
 }

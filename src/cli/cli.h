@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef TRI_CLI_H
+#define TRI_CLI_H
+
+/* The command `troupe`: each takes its arguments behind its own name and
+ * returns the exit status. */
+
+int cli_run(int argc, char **argv);
+int cli_add(int argc, char **argv);
+int cli_ps(int argc, char **argv);
+int cli_drain(int argc, char **argv);
+
+/* Exit statuses beside 0. */
+enum {
+    CLI_FAILED = 1,     /* the job did not report success */
+    CLI_USAGE = 2,
+    CLI_NOT_STARTED = 3, /* mpirun could not be started, or no node was */
+    CLI_ENDED = 4,      /* the launcher had to end it */
+};
+
+/* Prints "troupe: ...", a newline behind it. Returns CLI_USAGE. */
+int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

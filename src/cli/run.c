@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * troupe run: mpirun, with what lets a job survive the deaths of its ranks, and
+ * with a status that tells the truth. It reads the report that the nodes write
+ * (node/report.h), since mpirun's own status tells nothing after a death.
+ *
+ *     RUNNING ── SIGTERM, SIGINT: SIGUSR1 to mpirun, which passes it on ──┐
+ *        │                                                   (drains all) │
+ *        │ mpirun ends, or all nodes have said how they ended      grace  │
+ *        ▼                                                     or again   ▼
+ *     LINGERING ── mpirun is given `grace` to end ──> ENDING: SIGTERM, 2 s,
+ *                                                     SIGKILL of what is left
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "cli/facts.h"
+#include "cli/job.h"
+#include "cli/joiner.h"
+
+#define LOOK_MS 100
+#define DRAIN_S 30
+#define GRACE_S 5
+#define KILL_NS (2000 * TRI_NS_PER_MS)
+#define JOINERS_MAX 256u
+#define MPIRUN_ARGS 24u
+
+struct run {
+    struct job job;
+    struct facts facts;
+    const char *mpirun;
+    bool is_openmpi;
+    bool is_verbose;
+    uint32_t replace;   /* so many losses */
+    uint32_t replaced;
+    uint64_t drain_ns;  /* how long a drain may take */
+    uint64_t grace_ns;
+    pid_t pid;          /* mpirun's; 0: it has ended */
+    int status;         /* of it, as waitpid tells */
+    pid_t joiners[JOINERS_MAX];
+    uint32_t joiners_len;
+    uint32_t joiners_left;
+    bool is_draining;
+    bool was_ended;     /* by us */
+    bool was_killed;    /* SIGKILL was needed */
+    uint64_t end_ns;    /* when to go one step further; NEVER: not by time */
+};
+
+/* --- mpirun --------------------------------------------------------------- */
+
+static void say(const struct run *run, const char *what)
+{
+    if (run->is_verbose)
+        fprintf(stderr, "troupe: %s\n", what);
+}
+
+/* What Open MPI 4 needs so that survivors go on; see doc/failure.md. */
+static size_t openmpi_arguments(const char **argv)
+{
+    static const char *const arguments[] = {
+        "--enable-recovery", "--mca", "pml", "ob1", "--mca", "btl",
+        "vader,tcp,self"
+    };
+
+    memcpy(argv, arguments, sizeof(arguments));
+    return tri_array_len(arguments);
+}
+
+static bool ask_is_openmpi(const char *mpirun)
+{
+    char line[256] = "", command[PATH_MAX + 32];
+    FILE *pipe;
+
+    snprintf(command, sizeof(command), "'%s' --version 2>/dev/null", mpirun);
+    pipe = popen(command, "r");
+    if (pipe == NULL)
+        return false;
+    if (fgets(line, sizeof(line), pipe) == NULL)
+        line[0] = '\0';
+    pclose(pipe);
+    return strstr(line, "Open MPI") != NULL || strstr(line, "OpenRTE") != NULL;
+}
+
+static void set_environment(const struct run *run)
+{
+    char path[PATH_MAX];
+
+    job_path(&run->job, "report", path);
+    setenv("TROUPE_REPORT", path, 1);
+    job_path(&run->job, "key", path);
+    setenv("TROUPE_KEY_FILE", path, 0);
+    setenv("TROUPE_LISTEN", "0", 0);
+    if (geteuid() != 0 || !run->is_openmpi)
+        return;
+    say(run, "as root: mpirun is told that this is meant");
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
+}
+
+/* In a process group of its own, so that a terminal's signals come to us
+ * alone; therefore it must not read from the terminal. */
+static const char *start_mpirun(struct run *run, int argc, char **argv)
+{
+    const char **all = calloc((size_t)argc + MPIRUN_ARGS, sizeof(*all));
+    size_t len = 0;
+    int devnull;
+
+    if (all == NULL)
+        return "no memory";
+    all[len++] = run->mpirun;
+    if (run->is_openmpi)
+        len += openmpi_arguments(all + len);
+    for (int i = 0; i < argc; i++)
+        all[len++] = argv[i];
+    for (size_t i = 0; run->is_verbose && i < len; i++)
+        fprintf(stderr, "%s%s", all[i], i + 1 < len ? " " : "\n");
+    run->pid = fork();
+    if (run->pid == 0) {
+        sigset_t none;
+
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        setpgid(0, 0);
+        set_environment(run);
+        if (isatty(STDIN_FILENO) &&
+            (devnull = open("/dev/null", O_RDONLY)) >= 0)
+            dup2(devnull, STDIN_FILENO);
+        execvp(run->mpirun, (char *const *)(uintptr_t)all);
+        fprintf(stderr, "troupe: %s: %s\n", run->mpirun, strerror(errno));
+        _exit(127);
+    }
+    free(all);
+    return run->pid < 0 ? strerror(errno) : NULL;
+}
+
+/* --- while it runs -------------------------------------------------------- */
+
+static void signal_nodes(const struct run *run, int number)
+{
+    for (uint32_t i = 0; i < run->facts.len; i++)
+        if (!facts_has_ended(&run->facts.nodes[i]) &&
+            facts_is_running(&run->facts.nodes[i]))
+            kill(run->facts.nodes[i].pid, number);
+}
+
+/* Of the nodes, by way of mpirun those of all machines; joiners have none. */
+static void drain(struct run *run)
+{
+    run->is_draining = true;
+    run->end_ns = tri_now_ns() + run->drain_ns;
+    fprintf(stderr, "troupe: draining; again to end it now\n");
+    if (run->pid != 0 && run->is_openmpi)
+        kill(run->pid, SIGUSR1);
+    else if (run->pid != 0)
+        signal_nodes(run, SIGUSR1);
+    for (uint32_t i = 0; i < run->joiners_len; i++)
+        if (run->joiners[i] != 0)
+            kill(run->joiners[i], SIGUSR1);
+}
+
+static void end(struct run *run)
+{
+    bool harder = run->was_ended;
+    int number = harder ? SIGKILL : SIGTERM;
+
+    if (harder)
+        run->was_killed = true;
+    run->was_ended = true;
+    run->end_ns = tri_now_ns() + KILL_NS;
+    if (run->pid != 0)
+        kill(harder ? -run->pid : run->pid, number);
+    for (uint32_t i = 0; i < run->joiners_len; i++)
+        if (run->joiners[i] != 0)
+            kill(run->joiners[i], number);
+    if (harder)
+        signal_nodes(run, SIGKILL);
+}
+
+static void reap(struct run *run)
+{
+    pid_t pid;
+    int status;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == run->pid) {
+            run->pid = 0;
+            run->status = status;
+        }
+        for (uint32_t i = 0; i < run->joiners_len; i++)
+            if (run->joiners[i] == pid) {
+                run->joiners[i] = 0;
+                run->joiners_left--;
+            }
+    }
+}
+
+/* It died: it is gone and did not say how it ended. */
+static bool is_lost(const struct fact_node *node)
+{
+    return !node->exited && (node->found_dead || node->pid > 0) &&
+           !facts_is_running(node);
+}
+
+static void replace_lost(struct run *run)
+{
+    for (uint32_t i = 0; i < run->facts.len; i++) {
+        struct fact_node *node = &run->facts.nodes[i];
+        const char *wrong;
+
+        if (node->counted || !is_lost(node))
+            continue;
+        if (run->replaced >= run->replace || run->is_draining ||
+            run->was_ended || run->joiners_len == JOINERS_MAX)
+            return;
+        node->counted = true;
+        wrong = joiner_start(&run->job, &run->facts,
+                             &run->joiners[run->joiners_len]);
+        if (wrong != NULL) {
+            fprintf(stderr, "troupe: a lost node is not replaced: %s\n",
+                    wrong);
+            continue;
+        }
+        run->joiners_len++;
+        run->joiners_left++;
+        run->replaced++;
+        fprintf(stderr, "troupe: node %016llx died, and is replaced\n",
+                (unsigned long long)node->id);
+    }
+}
+
+/* All that started have said how they ended, or died. */
+static bool all_ended(const struct run *run)
+{
+    for (uint32_t i = 0; i < run->facts.len; i++)
+        if (!facts_has_ended(&run->facts.nodes[i]) &&
+            !is_lost(&run->facts.nodes[i]))
+            return false;
+    return run->facts.len > 0;
+}
+
+static void on_signal(struct run *run, int fd)
+{
+    struct signalfd_siginfo info;
+
+    while (read(fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGCHLD)
+            continue;
+        if (info.ssi_signo == SIGUSR1 || info.ssi_signo == SIGUSR2) {
+            if (run->pid != 0)
+                kill(run->pid, (int)info.ssi_signo);
+        } else if (run->is_draining) {
+            end(run);
+        } else {
+            drain(run);
+        }
+    }
+}
+
+static void loop(struct run *run, int fd)
+{
+    struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+
+    while (run->pid != 0 || run->joiners_left > 0) {
+        poll(&poll_fd, 1, LOOK_MS);
+        on_signal(run, fd);
+        reap(run);
+        facts_read(&run->facts);
+        replace_lost(run);
+        if (run->end_ns == TRI_NS_NEVER && run->pid != 0 && all_ended(run))
+            run->end_ns = tri_now_ns() + run->grace_ns;
+        if (tri_now_ns() >= run->end_ns) {
+            if (!run->was_ended)
+                fprintf(stderr, "troupe: mpirun does not end by itself\n");
+            end(run);
+        }
+    }
+    facts_read(&run->facts);
+}
+
+/* --- the end -------------------------------------------------------------- */
+
+/* What became of the nodes; the status. */
+static int summary(struct run *run)
+{
+    uint32_t good = 0, bad = 0, lost = 0;
+
+    for (uint32_t i = 0; i < run->facts.len; i++) {
+        const struct fact_node *node = &run->facts.nodes[i];
+
+        if (node->pid == 0)
+            continue; /* of another machine */
+        if (facts_is_good(node)) {
+            good++;
+        } else if (!node->exited || node->excluded) {
+            lost++;
+            fprintf(stderr, "troupe: rank %d (pid %d) %s\n", node->rank,
+                    (int)node->pid,
+                    node->excluded ? "was held for dead" : "died");
+        } else {
+            bad++;
+            fprintf(stderr,
+                    "troupe: rank %d (pid %d) failed: exit status %d%s\n",
+                    node->rank, (int)node->pid, node->exit_status,
+                    node->stopped ? "" : ", without troupe_stop");
+        }
+    }
+    if (good + bad + lost == 0) {
+        fprintf(stderr, "troupe: no node was started\n");
+        return CLI_NOT_STARTED;
+    }
+    if (good + bad + lost > good || run->is_verbose)
+        fprintf(stderr, "troupe: %u of %u nodes ended well, %u died, %u "
+                "failed\n", good, good + bad + lost, lost, bad);
+    if (good > 0 && bad == 0)
+        return 0;
+    return run->was_killed || run->is_draining ? CLI_ENDED : CLI_FAILED;
+}
+
+/* --- start ---------------------------------------------------------------- */
+
+static int usage(FILE *stream, int status)
+{
+    fprintf(stream,
+            "usage: troupe run [OPTION...] [MPIRUN OPTION...] PROGRAM [ARG...]\n"
+            "\n"
+            "  --job NAME      by which troupe add, ps and drain find it\n"
+            "  --replace N     start another process for each of N that die\n"
+            "  --drain S       how long SIGTERM lets the job come to an end (%d)\n"
+            "  --grace S       how long mpirun may take when all have ended (%d)\n"
+            "  --mpirun PATH   or $TROUPE_MPIRUN\n"
+            "  --verbose       show the command\n"
+            "\n"
+            "All else goes to mpirun as it is. Status: 0 when every node that did\n"
+            "not die ended well, and one at least did; %d: one failed, or all died;\n"
+            "%d: none was started; %d: the job had to be ended.\n",
+            DRAIN_S, GRACE_S, CLI_FAILED, CLI_NOT_STARTED, CLI_ENDED);
+    return status;
+}
+
+static const struct option long_options[] = {
+    { "job", required_argument, NULL, 'j' },
+    { "replace", required_argument, NULL, 'r' },
+    { "drain", required_argument, NULL, 'd' },
+    { "grace", required_argument, NULL, 'g' },
+    { "mpirun", required_argument, NULL, 'm' },
+    { "verbose", no_argument, NULL, 'v' },
+    { "help", no_argument, NULL, 'h' },
+    { 0 },
+};
+
+/* Whether this word is one of ours; getopt would take mpirun's for errors. */
+static bool is_ours(const char *word)
+{
+    size_t len = strcspn(word, "=");
+
+    for (const struct option *option = long_options; option->name != NULL;
+         option++)
+        if (len == strlen(option->name) + 2 && word[0] == '-' &&
+            word[1] == '-' && strncmp(word + 2, option->name, len - 2) == 0)
+            return true;
+    return false;
+}
+
+/* How many of the words at the front are ours. */
+static int ours_len(int argc, char **argv)
+{
+    int i = 1;
+
+    while (i < argc && is_ours(argv[i])) {
+        bool has_value = strchr(argv[i], '=') != NULL ||
+                         strcmp(argv[i], "--verbose") == 0 ||
+                         strcmp(argv[i], "--help") == 0;
+
+        i += has_value ? 1 : 2;
+    }
+    return i < argc ? i : argc;
+}
+
+static bool parse_number(const char *text, uint64_t *value_p)
+{
+    char *rest;
+
+    errno = 0;
+    *value_p = strtoull(text, &rest, 10);
+    return errno == 0 && rest != text && *rest == '\0' && *value_p < 1000000;
+}
+
+static int parse(struct run *run, int argc, char **argv, const char **name_p)
+{
+    uint64_t number = 0;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "+", long_options, NULL)) != -1) {
+        bool good = strchr("rdg", c) == NULL || parse_number(optarg, &number);
+
+        if (!good)
+            return cli_error("\"%s\" is no number that makes sense", optarg);
+        switch (c) {
+        case 'j': *name_p = optarg; break;
+        case 'r': run->replace = (uint32_t)number; break;
+        case 'd': run->drain_ns = number * 1000 * TRI_NS_PER_MS; break;
+        case 'g': run->grace_ns = number * 1000 * TRI_NS_PER_MS; break;
+        case 'm': run->mpirun = optarg; break;
+        case 'v': run->is_verbose = true; break;
+        case 'h': return usage(stdout, -1);
+        default: return usage(stderr, CLI_USAGE);
+        }
+    }
+    return 0;
+}
+
+static int watch_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static int run_job(struct run *run, int argc, char **argv)
+{
+    char path[PATH_MAX];
+    const char *wrong;
+    int fd, status;
+
+    job_path(&run->job, "report", path);
+    wrong = facts_open(&run->facts, path);
+    if (wrong != NULL) {
+        cli_error("%s: %s", path, wrong);
+        return CLI_NOT_STARTED;
+    }
+    fd = watch_signals();
+    run->is_openmpi = ask_is_openmpi(run->mpirun);
+    wrong = start_mpirun(run, argc, argv);
+    if (wrong == NULL) {
+        loop(run, fd);
+        status = summary(run);
+    } else {
+        cli_error("%s: %s", run->mpirun, wrong);
+        status = CLI_NOT_STARTED;
+    }
+    close(fd);
+    facts_close(&run->facts);
+    return status;
+}
+
+int cli_run(int argc, char **argv)
+{
+    struct run run = {
+        .mpirun = TRI_MPIRUN,
+        .drain_ns = DRAIN_S * 1000 * TRI_NS_PER_MS,
+        .grace_ns = GRACE_S * 1000 * TRI_NS_PER_MS,
+        .end_ns = TRI_NS_NEVER,
+    };
+    int len = ours_len(argc, argv), status;
+    const char *name = NULL, *wrong;
+
+    if (getenv("TROUPE_MPIRUN") != NULL)
+        run.mpirun = getenv("TROUPE_MPIRUN");
+    unsetenv("TROUPE_MPIRUN"); /* it is no option of a node */
+    status = parse(&run, len, argv, &name);
+    if (status != 0)
+        return status < 0 ? 0 : status;
+    if (len == argc)
+        return usage(stderr, CLI_USAGE);
+    wrong = job_create(&run.job, name);
+    if (wrong != NULL)
+        return cli_error("%s: %s", name != NULL ? name : "the job", wrong);
+    status = run_job(&run, argc - len, argv + len);
+    job_remove(&run.job);
+    return status;
+}
