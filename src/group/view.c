@@ -127,6 +127,100 @@ static void send_out_locked(struct troupe_group *group,
         send_core(group, group->answerer, send);
 }
 
+/* --- what datagrams say of views ------------------------------------------ */
+
+static uint64_t word_of(uint64_t id, uint64_t epoch)
+{
+    return (uint64_t)(uint32_t)tri_mix64(id) << 32 | (uint32_t)epoch;
+}
+
+void tri_view_announce_locked(struct tri_views *views)
+{
+    struct troupe_group *lowest = NULL;
+    const struct tri_agree_view *view;
+    uint64_t epoch = 0, digest = 0;
+
+    for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
+        struct troupe_group *group = atomic_load(&views->groups[i]);
+
+        if (group != NULL && group->agree != NULL && !group->parted &&
+            tri_agree_view(group->agree)->epoch != 0 &&
+            (lowest == NULL || group->id < lowest->id))
+            lowest = group;
+    }
+    if (lowest != NULL) {
+        view = tri_agree_view(lowest->agree);
+        epoch = word_of(lowest->id, view->epoch);
+        digest = view->digest;
+    }
+    if (epoch == atomic_load(&views->told_epoch))
+        return;
+    atomic_store(&views->told_epoch, epoch);
+    atomic_store(&views->told_digest, digest);
+    if (views->runtime->member != NULL)
+        tri_member_set_view(views->runtime->member, epoch, digest);
+}
+
+static void exclude_group_locked(struct troupe_group *group)
+{
+    if (group->excluded)
+        return;
+    group->excluded = true;
+    atomic_store(&group->is_over, true);
+    if (group->agree != NULL)
+        tri_view_raise_locked(group, TROUPE_GROUP_EXCLUDED);
+}
+
+/* The group that a word is of. */
+static struct troupe_group *find_by_word_locked(struct tri_views *views,
+                                                uint64_t word)
+{
+    for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
+        struct troupe_group *group = atomic_load(&views->groups[i]);
+
+        if (group != NULL && group->agree != NULL && !group->excluded &&
+            word_of(group->id, 0) == (word & ~(uint64_t)UINT32_MAX))
+            return group;
+    }
+    return NULL;
+}
+
+/* Two views of one epoch cannot be: whatever went wrong, nobody goes on. */
+static void stop_loudly_locked(struct troupe_group *group, uint64_t node)
+{
+    const struct tri_agree_view *view = tri_agree_view(group->agree);
+
+    tri_error("group %s: node %016llx has another view of epoch %llu: this "
+              "node's part in the group ends",
+              group->name, (unsigned long long)node,
+              (unsigned long long)view->epoch);
+    exclude_group_locked(group);
+    tri_views_changed_locked(tri_views_of(group));
+}
+
+static void on_view(void *context, uint64_t node, uint64_t epoch,
+                    uint64_t digest)
+{
+    struct tri_views *views = context;
+    struct tri_agree_event ahead = { .kind = TRI_AGREE_AHEAD, .node = node };
+    struct troupe_group *group;
+    const struct tri_agree_view *view;
+
+    if (epoch == atomic_load(&views->told_epoch) &&
+        digest == atomic_load(&views->told_digest))
+        return; /* nearly always */
+    tri_views_lock(views);
+    group = find_by_word_locked(views, epoch);
+    view = group != NULL ? tri_agree_view(group->agree) : NULL;
+    if (view != NULL && view->epoch != 0) {
+        if ((uint32_t)epoch == (uint32_t)view->epoch && digest != view->digest)
+            stop_loudly_locked(group, node);
+        else if ((uint32_t)epoch > (uint32_t)view->epoch)
+            tri_view_step_locked(group, &ahead);
+    }
+    tri_views_unlock(views);
+}
+
 /* --- stepping ------------------------------------------------------------- */
 
 static uint64_t due_locked(struct tri_views *views)
@@ -211,6 +305,8 @@ void tri_view_step_locked(struct troupe_group *group,
         effects.parted || effects.refused)
         tri_views_changed_locked(views);
     see_to_time_locked(group);
+    if (effects.installed || effects.parted)
+        tri_view_announce_locked(views);
     if (effects.installed)
         tri_view_bury_locked(group);
 }
@@ -396,12 +492,8 @@ static void exclude_locked(struct tri_views *views)
     for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
         struct troupe_group *group = atomic_load(&views->groups[i]);
 
-        if (group == NULL || group->excluded)
-            continue;
-        group->excluded = true;
-        atomic_store(&group->is_over, true);
-        if (group->agree != NULL)
-            tri_view_raise_locked(group, TROUPE_GROUP_EXCLUDED);
+        if (group != NULL)
+            exclude_group_locked(group);
     }
     tri_views_changed_locked(views);
 }
@@ -659,6 +751,7 @@ void tri_view_remove(struct tri_views *views, struct troupe_group *group)
             atomic_store(&views->groups[i], NULL);
     if (group->id != 0)
         views->closed[views->closed_next++ % TRI_VIEW_CLOSED_MAX] = group->id;
+    tri_view_announce_locked(views);
     tri_views_unlock(views);
     tri_poll_release(&views->runtime->scheduler);
     tri_control_touch(&views->runtime->scheduler);
@@ -677,6 +770,7 @@ int tri_views_open(struct tri_runtime *runtime)
     struct tri_member_client client = {
         .context = views,
         .changed = on_changed,
+        .view = on_view,
         .tick = on_tick,
     };
 

@@ -210,6 +210,30 @@ void tri_view_stand_if_idle_locked(struct troupe_group *group)
 
 /* --- updating ------------------------------------------------------------- */
 
+/* Whether those that live, as far as known here, can agree: more than half, or
+ * half with the first, or all that are not proven dead. */
+static bool can_agree_locked(const struct troupe_group *group)
+{
+    const struct tri_agree_view *view = tri_agree_view(group->agree);
+    bool has_first = false, are_proven = group->terms.proof != 0;
+    uint32_t alive = 0;
+
+    for (uint32_t i = 0; i < view->len; i++) {
+        bool proven = false;
+        enum tri_view_life life = tri_view_life_of(
+            group->runtime, view->members[i].node, &proven);
+
+        if (life == TRI_VIEW_DEAD) {
+            are_proven &= proven;
+        } else if (life != TRI_VIEW_LEFT) {
+            alive++;
+            has_first |= i == 0;
+        }
+    }
+    return are_proven || 2 * alive > view->len ||
+           (2 * alive == view->len && has_first);
+}
+
 /* 1: it is still being agreed on. */
 static int settle_locked(struct troupe_group *group)
 {
@@ -220,8 +244,8 @@ static int settle_locked(struct troupe_group *group)
     if (!group->terms.elastic && atomic_load(&group->is_over))
         return TROUPE_ENODE;
     if (tri_agree_is_frozen(group->agree))
-        return group->no_quorum &&
-                       group->terms.on_minority == TROUPE_MINORITY_STOP
+        return group->terms.on_minority == TROUPE_MINORITY_STOP &&
+                       !can_agree_locked(group)
                    ? TROUPE_EPAUSED
                    : 1;
     if (tri_agree_view(group->agree)->epoch != group->adopted.epoch) {
@@ -259,7 +283,8 @@ static int why_late(struct troupe_group *group)
     bool paused;
 
     tri_views_lock(views);
-    paused = group->no_quorum || has_too_few(group);
+    paused = group->no_quorum || has_too_few(group) ||
+             !can_agree_locked(group);
     tri_views_unlock(views);
     return paused ? TROUPE_EPAUSED : TROUPE_ETIMEDOUT;
 }

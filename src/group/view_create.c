@@ -232,6 +232,7 @@ static int begin_locked(struct troupe_group *group, uint64_t id)
         return rc;
     group->state = TRI_VIEW_MEMBER;
     tri_view_adopt_locked(group);
+    tri_view_announce_locked(tri_views_of(group));
     tri_view_stand_if_idle_locked(group);
     tri_view_bury_locked(group);
     return 0;

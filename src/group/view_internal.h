@@ -168,6 +168,8 @@ struct tri_views {
     uint32_t pids_len, pids_max; /* a power of two */
     uint64_t due_ns; /* of the tick */
     bool in_tick;
+    /* What datagrams say of the group with the lowest id. */
+    _Atomic uint64_t told_epoch, told_digest;
     bool excluded;
     troupe_group_event_t *events; /* of TROUPE_GROUP_EVENTS_MAX */
     uint64_t events_first, events_last;
@@ -198,6 +200,9 @@ int tri_view_make_core_locked(struct troupe_group *group, uint64_t id,
 
 /* Tells the core which members are dead already. */
 void tri_view_bury_locked(struct troupe_group *group);
+
+/* Has all datagrams tell of the newest view. */
+void tri_view_announce_locked(struct tri_views *views);
 
 /* Says a note. Errors: ENODE (nobody by that id), ENOMEM. */
 int tri_view_say(struct tri_views *views, uint64_t to, enum tri_view_what what,

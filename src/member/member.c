@@ -39,6 +39,10 @@ int tri_member_post(struct tri_member *member, const struct tri_packet *packet,
     if (packet->body_bytes > TRI_PACKET_BODY_MAX)
         return TROUPE_ETOOBIG;
     numbered.counter = ++member->counter;
+    tri_lock_acquire(&member->orders.lock);
+    numbered.view_epoch = member->orders.view_epoch;
+    numbered.view_digest = member->orders.view_digest;
+    tri_lock_release(&member->orders.lock);
     bytes = tri_packet_seal(member->key, &numbered, data);
     rc = bytes == 0 ? TROUPE_ESYSTEM
                     : tri_udp_send(&member->socket, to, data, bytes);
@@ -348,10 +352,21 @@ static void end_joining(struct tri_member *member)
         tri_unpark(&member->joiner);
 }
 
+static uint64_t own_view(struct tri_member *member)
+{
+    uint64_t epoch;
+
+    tri_lock_acquire(&member->orders.lock);
+    epoch = member->orders.view_epoch;
+    tri_lock_release(&member->orders.lock);
+    return epoch;
+}
+
 void tri_member_step(struct tri_member *member, struct tri_swim_event *event)
 {
     struct tri_swim_effects *effects = &member->effects;
 
+    tri_swim_set_view(member->swim, own_view(member));
     tri_swim_step(member->swim, event, effects);
     /* Changes first: who joined is told at once where it is answered. */
     for (uint32_t i = 0; i < effects->changes_len; i++)
@@ -603,6 +618,15 @@ int tri_member_attach(struct tri_member *member,
         client->changed(client->context, &change, now_ns);
     }
     return 0;
+}
+
+void tri_member_set_view(struct tri_member *member, uint64_t epoch,
+                         uint64_t digest)
+{
+    tri_lock_acquire(&member->orders.lock);
+    member->orders.view_epoch = epoch;
+    member->orders.view_digest = digest;
+    tri_lock_release(&member->orders.lock);
 }
 
 /* --- for the node --------------------------------------------------------- */

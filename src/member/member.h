@@ -49,6 +49,10 @@ struct tri_member_client {
     void (*received)(void *context, uint64_t node, const unsigned char *body,
                      size_t bytes, uint64_t now_ns);
 
+    /* A datagram of any kind by such a member spoke of a view. */
+    void (*view)(void *context, uint64_t node, uint64_t epoch,
+                 uint64_t digest);
+
     /* Time has come. Returns when it wants to be called again; UINT64_MAX: not
      * by time. */
     uint64_t (*tick)(void *context, uint64_t now_ns);
@@ -78,6 +82,11 @@ static inline int tri_member_send_registry(struct tri_member *member,
 {
     return tri_member_send(member, TRI_PACKET_REGISTRY, node, body, bytes);
 }
+
+/* What all datagrams say of this node's view, see member/packet.h. Any
+ * thread. */
+void tri_member_set_view(struct tri_member *member, uint64_t epoch,
+                         uint64_t digest);
 
 /* Has the clients' ticks called soon. Any thread. */
 void tri_member_kick(struct tri_member *member);

@@ -42,6 +42,7 @@ struct tri_member_orders {
     _Atomic uint32_t stopping; /* troupe_stop was called here */
     _Atomic uint32_t all_stopping; /* and on all ranks */
     struct tri_lock lock;
+    uint64_t view_epoch, view_digest; /* lock */
     uint32_t suspects_len; /* lock; what does not fit is found by probes */
     uint64_t suspects[TRI_SUSPECTS_MAX];
 };

@@ -18,8 +18,10 @@
  * All fields little-endian, reserved bytes zero and checked. counter: grows
  * with every packet of a source, from 1; who receives keeps a window of it for
  * each source, so that a repeated packet changes nothing. view epoch and
- * digest: 0 until views exist. cluster id 0 and destination 0 in JOIN and its
- * answers: the joiner does not know them yet. The first 8 bytes stay as they
+ * digest: 0 without. cluster id 0 and destination 0 in JOIN and its
+ * answers: the joiner does not know them yet. view epoch: of the newest view of
+ * the group with the lowest id that the source is in, in its lower half, and a
+ * hash of that id in the upper one; view digest: of that view. The first 8 bytes stay as they
  * are in every version.
  *
  * The tag is HMAC-SHA256 (RFC 2104), truncated to 16 bytes, over everything

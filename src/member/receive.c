@@ -46,6 +46,17 @@ static void give_client(struct tri_member *member,
 }
 
 /* Opened, for us and new: to whom it belongs. */
+static void tell_of_view(struct tri_member *member,
+                         const struct tri_packet *packet)
+{
+    if (packet->view_epoch == 0)
+        return;
+    for (uint32_t i = 0; i < member->clients_len; i++)
+        if (member->clients[i].view != NULL)
+            member->clients[i].view(member->clients[i].context, packet->source,
+                                    packet->view_epoch, packet->view_digest);
+}
+
 static void dispatch(struct tri_member *member, struct tri_packet *packet,
                      const struct tri_contact *contact,
                      const struct tri_endpoint *from, uint64_t now_ns)
@@ -66,12 +77,15 @@ static void dispatch(struct tri_member *member, struct tri_packet *packet,
     default:
         break;
     }
+    if (contact != NULL && !contact->over)
+        tell_of_view(member, packet);
     if (packet->kind > TRI_SWIM_KIND_LAST) {
         if (contact != NULL && !contact->over)
             give_client(member, packet, now_ns);
         return;
     }
     wrong = tri_packet_decode_swim(packet, &member->packet, member->cards);
+    member->packet.view_epoch = packet->view_epoch;
     if (wrong != NULL)
         refuse(member, wrong);
     else

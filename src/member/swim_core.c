@@ -565,6 +565,11 @@ bool tri_swim_get(const struct tri_swim *swim, uint32_t index,
     return true;
 }
 
+void tri_swim_set_view(struct tri_swim *swim, uint64_t view_epoch)
+{
+    swim->view_epoch = view_epoch;
+}
+
 uint32_t tri_swim_alive_len(const struct tri_swim *swim)
 {
     return live_len(swim);

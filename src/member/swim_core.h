@@ -127,6 +127,8 @@ struct tri_swim_packet {
     uint32_t alive_len;   /* all kinds: the sender's side, that is members that
                              are ALIVE to it (not SUSPECT), itself included */
     uint64_t lowest;      /* and the lowest node id among them; all kinds */
+    uint64_t view_epoch;  /* as the datagram's header: of an agreed view, 0:
+                             none; all kinds */
     uint32_t sequence;    /* PING, ACK, PING_REQ, NACK */
     uint32_t delay_us;    /* ACK: from receive to send; the caller may set it */
     uint32_t start;       /* STATE */
@@ -272,6 +274,10 @@ enum tri_swim_state tri_swim_state_of(const struct tri_swim *swim,
 /* Walks the table: index from 0 while it returns true. */
 bool tri_swim_get(const struct tri_swim *swim, uint32_t index,
                   struct tri_rumour *rumour_p);
+
+/* The sender's view_epoch from now on: what agreed views say of two sides is
+ * more than their sizes. */
+void tri_swim_set_view(struct tri_swim *swim, uint64_t view_epoch);
 
 uint32_t tri_swim_alive_len(const struct tri_swim *swim); /* own included */
 uint32_t tri_swim_incarnation(const struct tri_swim *swim);

@@ -117,6 +117,7 @@ struct tri_swim_packet *tri_swim_send(struct tri_swim *swim, unsigned kind,
     packet->incarnation = swim->records[OWN].incarnation;
     packet->alive_len = swim->counts[TRI_SWIM_ALIVE];
     packet->lowest = tri_swim_lowest(swim);
+    packet->view_epoch = swim->view_epoch;
     swim->metrics.packets_out++;
     return packet;
 }

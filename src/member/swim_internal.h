@@ -151,6 +151,7 @@ struct tri_swim {
     uint32_t counts[TRI_SWIM_STATE_LAST + 1];
     uint64_t lowest;
     bool lowest_stale;
+    uint64_t view_epoch; /* own */
     uint64_t buckets[TRI_SWIM_BUCKETS];
     uint64_t forget_ns; /* not before is a search for a free slot of use */
 

@@ -294,10 +294,21 @@ static void hear_of_own(struct tri_swim *swim, const struct tri_rumour *news)
         exclude(swim, news);
 }
 
+/* Views of one group (the upper half says which): what they agreed on since the
+ * cluster fell apart decides, as only one side can have had a quorum. 0: they
+ * say nothing. */
+static int compare_views(uint64_t theirs, uint64_t ours)
+{
+    if (theirs == 0 || ours == 0 || theirs >> 32 != ours >> 32)
+        return 0;
+    return (theirs > ours) - (theirs < ours);
+}
+
 /*
  * Its side against ours. From a node that is dead here: the cluster fell
- * apart, and each side knows its own; the larger one goes on, with equals the
- * one that has the lowest node id, and whoever is told by the larger one ends.
+ * apart, and each side knows its own. The one that went on agreeing on views
+ * goes on; without views the larger one, with equals the one that has the
+ * lowest node id. Whoever is told by that one ends.
  * From a member: it was wrong about us, but can not take it back. If its side
  * is ours, the rumour is on its way to all; if it is a small one that a cut
  * has separated meanwhile, it is it that will be excluded.
@@ -314,6 +325,7 @@ void tri_swim_told_excluded(struct tri_swim *swim,
         .state = TRI_SWIM_DEAD, .evidence = TRI_SWIM_WEAK,
         .incarnation = swim->records[OWN].incarnation,
     };
+    int views = compare_views(packet->view_epoch, swim->view_epoch);
     bool larger;
 
     if (swim->leaving || swim->excluded)
@@ -326,6 +338,8 @@ void tri_swim_told_excluded(struct tri_swim *swim,
     }
     larger = packet->alive_len != ours ? packet->alive_len > ours
                                        : packet->lowest <= lowest;
+    if (views != 0)
+        larger = views > 0;
     if (larger) {
         exclude(swim, &dead);
         if (from_dead)

@@ -291,6 +291,44 @@ static void test_finality(void **state)
     done(f);
 }
 
+/* A cluster fell apart, and sides meet again: views of one group say more than
+ * sizes, those of two groups nothing. */
+static bool excluded_by(uint64_t own_view, uint64_t view, uint32_t alive)
+{
+    struct fixture *f = one_of(8, 0);
+    struct tri_swim_packet packet = packet_of(TRI_SWIM_EXCLUDED, 5);
+    bool excluded;
+
+    tell(f, 2, about(5, TRI_SWIM_DEAD, 0, 3));
+    tri_swim_set_view(f->swim, own_view);
+    packet.alive_len = alive;
+    packet.lowest = 5;
+    packet.view_epoch = view;
+    step(f, TRI_SWIM_PACKET, &packet);
+    excluded = f->effects.excluded;
+    assert_int_equal(f->effects.sends_len > 0 &&
+                         f->effects.sends[0].kind == TRI_SWIM_EXCLUDED,
+                     !excluded);
+    done(f);
+    return excluded;
+}
+
+static void test_views_of_sides(void **state)
+{
+    uint64_t group = 7ull << 32, other = 8ull << 32;
+
+    (void)state;
+    assert_true(excluded_by(0, 0, 20));
+    assert_false(excluded_by(0, 0, 2));
+    assert_true(excluded_by(group | 3, group | 4, 2));
+    assert_false(excluded_by(group | 4, group | 3, 20));
+    assert_true(excluded_by(group | 4, group | 4, 20));
+    assert_true(excluded_by(group | 4, other | 3, 20));
+    assert_false(excluded_by(group | 3, other | 4, 2));
+    assert_true(excluded_by(group | 4, 0, 20));
+    assert_false(excluded_by(0, group | 4, 2));
+}
+
 /* Who tells old news of a dead is told that it is dead. */
 static void test_retell(void **state)
 {
@@ -1476,6 +1514,7 @@ int main(void)
         cmocka_unit_test(test_refutation),
         cmocka_unit_test(test_precedence),
         cmocka_unit_test(test_finality),
+        cmocka_unit_test(test_views_of_sides),
         cmocka_unit_test(test_retell),
         cmocka_unit_test(test_decay),
         cmocka_unit_test(test_probe),
