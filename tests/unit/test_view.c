@@ -49,7 +49,7 @@ static void test_table_is_bounded(void **state)
 {
     troupe_group_t *groups[65] = { NULL };
     troupe_t *troupe = start();
-    char name[8];
+    char name[16];
 
     (void)state;
     for (int i = 0; i < 64; i++) {
