@@ -90,6 +90,8 @@ static __int128 multiple_of(double value, int unit)
     __int128 size = is_negative ? -digits : digits;
 
     shift = exponent - 53 - unit;
+    if (size == 0)
+        return 0; /* of no exponent */
     if (shift >= 0)
         size <<= shift;
     else if (shift > -64)

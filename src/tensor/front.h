@@ -80,7 +80,7 @@ struct tri_instance {
 };
 
 /* Of a kind and class of sizes, in an elastic group with a choice. */
-#define TRI_CHOICE_CLASSES 6u
+#define TRI_CHOICE_CLASSES 12u
 #define TRI_CHOICE_SLOTS (TRI_COLL_KIND_LAST * TRI_CHOICE_CLASSES)
 
 struct tri_choice_slot {
