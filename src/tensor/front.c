@@ -420,7 +420,7 @@ static void progress_one(struct tri_front *front,
     else if (rc == TROUPE_ENODE)
         linger(entry);
     else if (rc == TROUPE_EMISMATCH)
-        tri_front_mismatch_locked(front, &entry->coll);
+        tri_front_mismatch_locked(front, &entry->coll, entry->backend);
     else
         tri_front_end_team_locked(front, rc);
 }
@@ -451,9 +451,10 @@ void tri_front_drive_locked(struct tri_front *front)
     assert(tri_lock_is_held(&front->lock));
     atomic_store_explicit(&front->needs_starter, !front->has_team,
                           memory_order_relaxed);
-    check_view(front);
+    /* First what came: a mismatch ends the view, too, and says more. */
     if (atomic_load_explicit(&front->inbox_len, memory_order_relaxed) > 0)
         tri_front_drain_locked(front);
+    check_view(front);
     if (front->has_team && front->ended == 0) {
         tri_front_opening_locked(front);
         start_queued(front);

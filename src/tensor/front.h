@@ -259,7 +259,7 @@ void tri_front_inbox_free(struct tri_front *front);
 
 /* A back end found that a member called something else: tells all. */
 void tri_front_mismatch_locked(struct tri_front *front,
-                               const struct tri_coll *coll);
+                               const struct tri_coll *coll, uint8_t backend);
 
 /* --- front_wait.c --------------------------------------------------------- */
 

@@ -44,14 +44,15 @@ static void mismatched(struct tri_front *front, uint64_t number,
 }
 
 void tri_front_mismatch_locked(struct tri_front *front,
-                               const struct tri_coll *coll)
+                               const struct tri_coll *coll, uint8_t backend)
 {
     struct tri_coll_mismatch mismatch = { .members = { front->team.index,
                                               coll->culprit } };
     struct tri_piece piece = { &mismatch, sizeof(mismatch) };
     struct tri_coll_head head = { .number = coll->number,
                                   .backend = TRI_BACKEND_FRONT,
-                                  .what = TRI_FRONT_MISMATCH };
+                                  .what = TRI_FRONT_MISMATCH,
+                                  .tag = backend };
 
     memcpy(mismatch.signatures[0], coll->signature, sizeof(coll->signature));
     memcpy(mismatch.signatures[1], coll->culprit_signature,
@@ -65,17 +66,19 @@ void tri_front_mismatch_locked(struct tri_front *front,
     mismatched(front, coll->number, &mismatch);
 }
 
-/* Back ends that compare calls by a collective of their own (MPI's) find it
- * out on all members, and are not to be torn out of it: what MPI is asked for
- * and not waited for bars its end. */
-static bool finds_out_itself(const struct tri_front *front, uint64_t number)
+/* A back end that compares calls by a collective of its own (MPI's) finds it
+ * out on all members that use it, and is not to be torn out of it: what MPI is
+ * asked for and not waited for bars its end. */
+static bool finds_out_itself(const struct tri_front *front,
+                             const struct tri_coll_head *head)
 {
     const struct troupe_collective *entry = front->first;
 
-    while (entry != NULL && entry->coll.number != number)
+    while (entry != NULL && entry->coll.number != head->number)
         entry = entry->next;
     return entry != NULL && entry->state == TRI_ENTRY_STARTED &&
-           front->tensor->backends[entry->backend]->starter_only;
+           entry->backend == head->tag &&
+           front->tensor->backends[entry->backend]->all_find_mismatch;
 }
 
 static void front_record(struct tri_front *front,
@@ -89,7 +92,7 @@ static void front_record(struct tri_front *front,
         refuse(front, "a collective's record that makes no sense");
         return;
     }
-    if (!finds_out_itself(front, head->number))
+    if (!finds_out_itself(front, head))
         mismatched(front, head->number, &mismatch);
 }
 

@@ -217,6 +217,9 @@ int tri_front_team_locked(struct tri_front *front, struct troupe_group *group)
         if (rc != 0)
             return rc;
     }
+    /* A member that found a mismatch may have left since: say the former. */
+    if (tri_unlikely(front->ended == TROUPE_EMISMATCH))
+        return front->ended;
     if (tri_unlikely(tri_view_is_over(group)))
         return front->is_elastic ? TROUPE_EVIEW : TROUPE_ENODE;
     return front->ended;

@@ -117,7 +117,7 @@ bool tri_coll_head_read(const void *payload, size_t bytes,
                         struct tri_coll_head *head_p);
 
 /* A record of the front (what: TRI_FRONT_MISMATCH): two members whose calls of
- * head.number differ. */
+ * head.number differ. tag: the back end that found it (FRONT: the front). */
 #define TRI_FRONT_MISMATCH 1
 
 struct tri_coll_mismatch {
@@ -139,6 +139,8 @@ struct tri_backend; /* each has its own, beginning as it likes */
 struct tri_backend_ops {
     const char *name;
     bool starter_only; /* only the thread that started the node may call */
+    bool all_find_mismatch; /* EMISMATCH comes from `progress` on all members
+                               that started the call here, by itself */
 
     /* Whether it can carry this team at all, e.g. all share memory. */
     bool (*can)(const struct tri_team *team);

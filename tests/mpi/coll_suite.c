@@ -4,8 +4,9 @@
  *
  *   coll_suite BACKEND [fixed|elastic] [reproducible]
  *
- * BACKEND: what the group's option takes; or "plain", "choice", which are the
- * plainest back end there can be and a choice between two of them. All kinds of
+ * BACKEND: what the group's option takes; or "plain", "choice", "other": the
+ * plainest back end there can be, a choice between two of them, and the second
+ * of these as soon as it stands. All kinds of
  * collectives with all types and operations, sizes from nothing to large, in
  * place, from each root, many under way, waited for, tested, told by message,
  * started by an actor; the results right, and the same bits on all members. In
@@ -518,6 +519,9 @@ static void make_group(const char *backend, int is_elastic)
     } else if (strcmp(backend, "choice") == 0) {
         tensor->backends = plain_both;
         options.backend = "auto";
+    } else if (strcmp(backend, "other") == 0) {
+        tensor->backends = plain_both;
+        options.backend = "mpi";
     }
     MUST(troupe_group_create(troupe, "suite", &options, &group));
 }
@@ -566,6 +570,8 @@ int main(int argc, char **argv)
                backend, troupe_group_backend(group));
     MPI_Barrier(MPI_COMM_WORLD);
     mismatched();
+    /* a member that leaves ends the view of the others */
+    MPI_Barrier(MPI_COMM_WORLD);
     troupe_group_close(&group);
     return test_end(troupe);
 }

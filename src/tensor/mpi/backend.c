@@ -115,6 +115,7 @@ static void cancel(struct tri_backend *backend, struct tri_coll *coll)
 const struct tri_backend_ops tri_backend_mpi = {
     .name = "mpi",
     .starter_only = true,
+    .all_find_mismatch = true,
     .can = can,
     .open = open,
     .open_progress = tri_mpi_build_progress,
