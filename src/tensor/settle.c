@@ -190,6 +190,8 @@ static void adopted(struct troupe_training *training)
     training->stats.joins += training->view.joined;
     note_members(training, view);
     tri_step_adopt(&training->core, training->view.epoch);
+    if (is_spare(training))
+        tri_step_left_out(&training->core);
     tri_buddy_view(training);
     tri_training_event(training, TROUPE_TRAINING_VIEW, 0);
 }

@@ -15,6 +15,13 @@ void tri_step_adopt(struct tri_step_core *core, uint64_t epoch)
     core->phase = TRI_STEP_UNKNOWN;
 }
 
+void tri_step_left_out(struct tri_step_core *core)
+{
+    core->flags = 0;
+    core->prepared = 0;
+    core->under_way = false;
+}
+
 void tri_step_report(const struct tri_step_core *core,
                      struct tri_step_report *report_p)
 {

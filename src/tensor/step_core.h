@@ -104,6 +104,9 @@ void tri_step_core_init(struct tri_step_core *core, bool has_state);
 /* Another view was adopted, or the same one is to be reconciled again. */
 void tri_step_adopt(struct tri_step_core *core, uint64_t epoch);
 
+/* It has no part in the view: what state it has is that of steps long ago. */
+void tri_step_left_out(struct tri_step_core *core);
+
 void tri_step_report(const struct tri_step_core *core,
                      struct tri_step_report *report_p);
 

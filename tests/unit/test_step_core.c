@@ -135,6 +135,20 @@ static void test_joiner(void **state)
                      TRI_STEP_LOST);
 }
 
+/* A spare from the start has the state of no step but the first. */
+static void test_spare(void **state)
+{
+    struct tri_step_core core = core_at(1);
+
+    (void)state;
+    tri_step_left_out(&core);
+    tri_step_adopt(&core, 2);
+    assert_int_equal(with(&core, (struct tri_step_report){
+                                     30, 0, TRI_STEP_HAS_STATE }),
+                     TRI_STEP_SYNC);
+    assert_int_equal(core.committed, 30);
+}
+
 /* Who skipped it is gone; who came then tells who was late. */
 static void test_joiner_tells_of_a_skip(void **state)
 {
@@ -552,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_joiner),
         cmocka_unit_test(test_joiner_tells_of_a_skip),
         cmocka_unit_test(test_skip_ahead),
+        cmocka_unit_test(test_spare),
         cmocka_unit_test(test_random_worlds),
     };
 
