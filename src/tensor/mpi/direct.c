@@ -19,15 +19,52 @@
 
 size_t tri_mpi_count_max = INT_MAX;
 
+/*
+ * MPICH 4.0 reads from MPI_IN_PLACE itself when the root of an MPI_Reduce is
+ * not the first rank and there are more than 2 KiB. Without memory: as MPI has
+ * it, because the others are in the call already.
+ */
+#if defined(MPICH_VERSION)
+static void *copy_of_reduced(const struct tri_coll *coll,
+                             const struct tri_mpi_shape *shape,
+                             const struct tri_mpi_piece *piece)
+{
+    size_t bytes = piece->len * shape->bytes;
+    void *copy;
+
+    if (coll->kind != TRI_COLL_REDUCE || piece->in != MPI_IN_PLACE)
+        return NULL;
+    copy = malloc(bytes);
+    if (copy != NULL)
+        memcpy(copy, piece->out, bytes);
+    return copy;
+}
+#else
+static void *copy_of_reduced(const struct tri_coll *coll,
+                             const struct tri_mpi_shape *shape,
+                             const struct tri_mpi_piece *piece)
+{
+    (void)coll;
+    (void)shape;
+    (void)piece;
+    return NULL;
+}
+#endif
+
 static int call(struct tri_backend *backend, const struct tri_coll *coll,
                 const struct tri_mpi_shape *shape,
                 const struct tri_mpi_piece *piece)
 {
+    struct tri_mpi_piece own = *piece;
+    void *copy = copy_of_reduced(coll, shape, piece);
     int rc;
 
+    if (copy != NULL)
+        own.in = copy;
     tri_mpi_enter(&backend->watch, tri_mpi_call_name(coll->kind));
-    rc = tri_mpi_piece_call(coll, shape, piece, backend->comm, NULL);
+    rc = tri_mpi_piece_call(coll, shape, &own, backend->comm, NULL);
     tri_mpi_leave(&backend->watch);
+    free(copy);
     return tri_likely(rc == MPI_SUCCESS)
                ? 0
                : tri_mpi_failed(tri_mpi_call_name(coll->kind), rc);
