@@ -2,10 +2,11 @@
 
 /*
  * The native back end: collectives that can be ended at any point. By shared
- * memory where all members of a team have it together, else over links.
+ * memory where all members of a team have it together, over links where none
+ * have, and by both where some have.
  *
  * All members come to the same: hosts are the same to all, and a failure of
- * shared memory is told to all.
+ * shared memory is told to all who were to share it.
  */
 
 #include <stdlib.h>
@@ -15,22 +16,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "message/pool.h"
-#include "tensor/native/net.h"
-#include "tensor/native/shm.h"
-#include "tensor/tensor.h"
-
-enum way {
-    WAY_SHM,
-    WAY_NET,
-};
-
-struct native {
-    const struct tri_team *team;
-    enum way way;
-    struct tri_shm *shm; /* NULL: not of this team, or it failed */
-    struct tri_net *net;
-    bool refuses_shm; /* not told yet */
-};
+#include "tensor/native/native_internal.h"
 
 /* What was measured or told last, for the teams to come: several groups may
  * have teams at once. */
@@ -39,38 +25,50 @@ static struct {
     struct tri_net_table table; /* lock */
 } known;
 
-static struct native *native_of(struct tri_backend *backend)
+static struct tri_native *native_of(struct tri_backend *backend)
 {
-    return (struct native *)(void *)backend;
+    return (struct tri_native *)(void *)backend;
 }
 
 /* --- what the two ask for ------------------------------------------------- */
 
+/* member: a local. */
 static int shm_send(void *arg, uint32_t member, uint16_t what,
                     const void *payload, size_t bytes)
 {
-    const struct native *native = arg;
+    const struct tri_native *native = arg;
     struct tri_coll_head head = { .backend = TRI_BACKEND_NATIVE,
                                   .what = what };
     struct tri_piece piece = { payload, bytes };
 
-    return tri_team_send(native->team, member, TRI_COLL_CONTROL, &head, &piece,
-                         1);
+    return native->send(native->context, native->layout.locals[member],
+                        TRI_COLL_CONTROL, &head, &piece, 1);
 }
 
+/* member: of the team, or a host's of the column. */
 static int net_send(void *context, uint32_t member, uint8_t kind,
                     struct tri_coll_head *head, const struct tri_piece *pieces,
                     uint32_t pieces_len)
 {
-    const struct native *native = context;
+    const struct tri_native *native = context;
 
-    return tri_team_send(native->team, member, kind, head, pieces, pieces_len);
+    if (native->way == TRI_WAY_BOTH)
+        member = native->layout.column[member];
+    return native->send(native->context, member, kind, head, pieces,
+                        pieces_len);
 }
 
 static uint64_t net_now_ns(void *context)
 {
     (void)context;
     return tri_now_ns();
+}
+
+static int team_send(void *context, uint32_t member, uint8_t kind,
+                     struct tri_coll_head *head, const struct tri_piece *pieces,
+                     uint32_t pieces_len)
+{
+    return tri_team_send(context, member, kind, head, pieces, pieces_len);
 }
 
 /* --- life ----------------------------------------------------------------- */
@@ -81,14 +79,6 @@ static bool native_can(const struct tri_team *team)
     return true; /* all have links */
 }
 
-static bool is_on_one_host(const struct tri_team *team)
-{
-    for (uint32_t i = 1; i < team->len; i++)
-        if (team->members[i].host != team->members[0].host)
-            return false;
-    return team->len <= TRI_SHM_MEMBERS_MAX;
-}
-
 static bool wants_fabric(const struct tri_team *team)
 {
     const char *transport = team->runtime->options.transport;
@@ -96,18 +86,34 @@ static bool wants_fabric(const struct tri_team *team)
     return transport != NULL && strcmp(transport, "fabric") == 0;
 }
 
-static int open_net(struct native *native)
+static enum tri_native_way way_of(const struct tri_native *native)
 {
+    const struct tri_layout *layout = &native->layout;
+
+    if (native->refuses_shm || layout->hosts_len == native->team->len ||
+        layout->locals_max > TRI_SHM_MEMBERS_MAX)
+        return TRI_WAY_NET;
+    return layout->hosts_len == 1 ? TRI_WAY_SHM : TRI_WAY_BOTH;
+}
+
+static int open_net(struct tri_native *native)
+{
+    const struct tri_layout *layout = &native->layout;
+    bool both = native->way == TRI_WAY_BOTH;
     struct tri_net_config config = {
-        .len = native->team->len,
-        .index = native->team->index,
+        .len = both ? layout->hosts_len : native->team->len,
+        .index = both ? layout->host : native->team->index,
         .canonical = native->team->is_reproducible,
+        .segment_bytes_max =
+            native->team->runtime->options.message_bytes_max / 16,
         .context = native,
         .send = net_send,
         .now_ns = net_now_ns,
     };
     struct tri_net_table table;
 
+    if (both && !layout->is_even && layout->local != 0)
+        return 0; /* of no column */
     tri_lock_acquire(&known.lock);
     table = known.table;
     tri_lock_release(&known.lock);
@@ -116,10 +122,10 @@ static int open_net(struct native *native)
     return tri_net_open(&config, &native->net);
 }
 
-static int open_shm(struct native *native)
+static int open_shm(struct tri_native *native)
 {
-    struct tri_shm_setup setup = { .len = native->team->len,
-                                   .index = native->team->index,
+    struct tri_shm_setup setup = { .len = native->layout.locals_len,
+                                   .index = native->layout.local,
                                    .send = shm_send,
                                    .arg = native };
 
@@ -128,32 +134,40 @@ static int open_shm(struct native *native)
 
 static void native_close(struct tri_backend **backend_p)
 {
-    struct native *native = native_of(*backend_p);
+    struct tri_native *native = native_of(*backend_p);
 
     if (native == NULL)
         return;
     *backend_p = NULL;
+    tri_both_cancel_all(native);
     if (native->shm != NULL)
         tri_shm_close(&native->shm);
     tri_net_close(&native->net);
+    tri_layout_fini(&native->layout);
     free(native);
 }
 
-static int native_open(const struct tri_team *team,
-                       struct tri_backend **backend_p)
+int tri_native_open(const struct tri_team *team, tri_native_send send,
+                    void *context, struct tri_backend **backend_p)
 {
-    struct native *native = calloc(1, sizeof(*native));
+    struct tri_native *native = calloc(1, sizeof(*native));
     struct tri_backend *backend = (struct tri_backend *)(void *)native;
-    bool one_host = is_on_one_host(team);
     int rc;
 
     if (native == NULL)
         return TROUPE_ENOMEM;
     native->team = team;
-    native->refuses_shm = one_host && team->len > 1 && wants_fabric(team);
-    native->way = one_host && !native->refuses_shm ? WAY_SHM : WAY_NET;
-    rc = open_net(native);
-    if (rc == 0 && native->way == WAY_SHM)
+    native->send = send;
+    native->context = context;
+    rc = tri_layout_init(&native->layout, team);
+    if (rc == 0) {
+        native->refuses_shm = native->layout.locals_max > 1 &&
+                              wants_fabric(team);
+        native->way = way_of(native);
+        rc = open_net(native);
+    }
+    if (rc == 0 && native->way != TRI_WAY_NET &&
+        native->layout.locals_len > 1)
         rc = open_shm(native);
     if (rc != 0) {
         native_close(&backend);
@@ -163,11 +177,18 @@ static int native_open(const struct tri_team *team,
     return 0;
 }
 
-/* Those of the others who would share memory must not wait for us. */
-static int refuse_shm(struct native *native)
+static int native_open(const struct tri_team *team,
+                       struct tri_backend **backend_p)
 {
-    for (uint32_t i = 0; i < native->team->len; i++) {
-        int rc = i == native->team->index
+    return tri_native_open(team, team_send, (void *)(uintptr_t)team,
+                           backend_p);
+}
+
+/* Those of the others who would share memory must not wait for us. */
+static int refuse_shm(struct tri_native *native)
+{
+    for (uint32_t i = 0; i < native->layout.locals_len; i++) {
+        int rc = i == native->layout.local
                      ? 0
                      : shm_send(native, i, TRI_SHM_FAILED, NULL, 0);
 
@@ -178,29 +199,24 @@ static int refuse_shm(struct native *native)
     return 0;
 }
 
-static int open_progress_shm(struct native *native)
+static int open_progress_shm(struct tri_native *native)
 {
     int rc = tri_shm_open_progress(native->shm);
 
-    if (rc != TROUPE_ETRANSPORT)
-        return rc;
+    native->shm_ready = rc == 0;
+    if (rc != TROUPE_ETRANSPORT || native->way == TRI_WAY_BOTH)
+        return rc; /* other hosts would not know */
     tri_warn("members of one host cannot share memory: collectives go over "
              "links");
     tri_shm_close(&native->shm);
-    native->way = WAY_NET;
+    native->way = TRI_WAY_NET;
     return TRI_COLL_PENDING;
 }
 
-static int native_open_progress(struct tri_backend *backend)
+static int open_progress_net(struct tri_native *native)
 {
-    struct native *native = native_of(backend);
-    int rc = native->refuses_shm ? refuse_shm(native) : 0;
+    int rc = tri_net_open_progress(native->net);
 
-    if (rc != 0)
-        return rc;
-    if (native->way == WAY_SHM)
-        return open_progress_shm(native);
-    rc = tri_net_open_progress(native->net);
     if (rc == 0 && native->team->len > 1) {
         tri_lock_acquire(&known.lock);
         known.table = *tri_net_table(native->net);
@@ -209,9 +225,23 @@ static int native_open_progress(struct tri_backend *backend)
     return rc;
 }
 
+static int native_open_progress(struct tri_backend *backend)
+{
+    struct tri_native *native = native_of(backend);
+    int rc = native->refuses_shm ? refuse_shm(native) : 0, net_rc = 0;
+
+    if (rc == 0 && native->shm != NULL && !native->shm_ready)
+        rc = open_progress_shm(native);
+    if (rc < 0 || native->way == TRI_WAY_SHM)
+        return rc;
+    if (native->net != NULL)
+        net_rc = open_progress_net(native);
+    return net_rc != 0 ? net_rc : rc;
+}
+
 /* --- by shared memory ----------------------------------------------------- */
 
-static int shm_start(struct native *native, struct tri_coll *coll)
+static int shm_start(struct tri_native *native, struct tri_coll *coll)
 {
     struct tri_shm_call call = {
         .kind = coll->kind,
@@ -231,7 +261,7 @@ static int shm_start(struct native *native, struct tri_coll *coll)
     return rc;
 }
 
-static int shm_progress(struct native *native, struct tri_coll *coll)
+static int shm_progress(struct tri_native *native, struct tri_coll *coll)
 {
     struct tri_shm_op *op = coll->state;
     int rc = tri_shm_progress(native->shm, op);
@@ -245,7 +275,7 @@ static int shm_progress(struct native *native, struct tri_coll *coll)
 
 /* --- over links ----------------------------------------------------------- */
 
-static int net_start(struct native *native, struct tri_coll *coll)
+static int net_start(struct tri_native *native, struct tri_coll *coll)
 {
     struct tri_net_request request = {
         .number = coll->number,
@@ -267,7 +297,7 @@ static int net_start(struct native *native, struct tri_coll *coll)
     return rc;
 }
 
-static int net_progress(struct native *native, struct tri_coll *coll)
+static int net_progress(struct tri_native *native, struct tri_coll *coll)
 {
     struct tri_net_mismatch mismatch;
     int rc = tri_net_progress(native->net, coll->state, &mismatch);
@@ -280,21 +310,25 @@ static int net_progress(struct native *native, struct tri_coll *coll)
     return rc;
 }
 
-/* --- both ----------------------------------------------------------------- */
+/* --- all ------------------------------------------------------------------ */
 
 static int native_start(struct tri_backend *backend, struct tri_coll *coll)
 {
-    struct native *native = native_of(backend);
+    struct tri_native *native = native_of(backend);
 
-    return native->way == WAY_SHM ? shm_start(native, coll)
-                                  : net_start(native, coll);
+    if (native->way == TRI_WAY_BOTH)
+        return tri_both_start(native, coll);
+    return native->way == TRI_WAY_SHM ? shm_start(native, coll)
+                                      : net_start(native, coll);
 }
 
 static void native_cancel(struct tri_backend *backend, struct tri_coll *coll)
 {
-    struct native *native = native_of(backend);
+    struct tri_native *native = native_of(backend);
 
-    if (coll->state != NULL && native->way == WAY_SHM) {
+    if (coll->state != NULL && native->way == TRI_WAY_BOTH) {
+        tri_both_cancel(native, coll);
+    } else if (coll->state != NULL && native->way == TRI_WAY_SHM) {
         struct tri_shm_op *op = coll->state;
 
         tri_shm_cancel(native->shm, &op);
@@ -308,13 +342,33 @@ static void native_cancel(struct tri_backend *backend, struct tri_coll *coll)
 
 static int native_progress(struct tri_backend *backend, struct tri_coll *coll)
 {
-    struct native *native = native_of(backend);
-    int rc = native->way == WAY_SHM ? shm_progress(native, coll)
-                                    : net_progress(native, coll);
+    struct tri_native *native = native_of(backend);
+    int rc;
 
+    if (native->way == TRI_WAY_BOTH)
+        rc = tri_both_progress(native, coll);
+    else if (native->way == TRI_WAY_SHM)
+        rc = shm_progress(native, coll);
+    else
+        rc = net_progress(native, coll);
     if (rc != TRI_COLL_PENDING)
         native_cancel(backend, coll);
     return rc;
+}
+
+/* The number of net's that a member has; false: it is in another column. */
+static bool net_member(const struct tri_native *native, uint32_t *member_p)
+{
+    const struct tri_layout *layout = &native->layout;
+
+    if (native->net == NULL)
+        return false;
+    if (native->way != TRI_WAY_BOTH)
+        return true;
+    if (layout->local_of[*member_p] != layout->local)
+        return false;
+    *member_p = layout->host_of[*member_p];
+    return true;
 }
 
 static void native_received(struct tri_backend *backend, uint32_t member,
@@ -322,14 +376,17 @@ static void native_received(struct tri_backend *backend, uint32_t member,
                             const void *payload, size_t bytes,
                             struct tri_message *message)
 {
-    struct native *native = native_of(backend);
+    struct tri_native *native = native_of(backend);
+    const struct tri_layout *layout = &native->layout;
 
-    if (head->what > TRI_SHM_WHAT_LAST) {
+    if (head->what > TRI_SHM_WHAT_LAST && net_member(native, &member)) {
         tri_net_received(native->net, member, head, payload, bytes, message);
         return;
     }
-    if (native->shm != NULL)
-        tri_shm_received(native->shm, member, head->what, payload, bytes);
+    if (head->what <= TRI_SHM_WHAT_LAST && native->shm != NULL &&
+        layout->host_of[member] == layout->host)
+        tri_shm_received(native->shm, layout->local_of[member], head->what,
+                         payload, bytes);
     if (message != NULL)
         tri_message_free(message);
 }

@@ -45,6 +45,7 @@ struct tri_net_config {
     uint32_t len;   /* members */
     uint32_t index; /* of them */
     bool canonical; /* no ring that adds: always the canonical order */
+    size_t segment_bytes_max; /* of what place 0 chooses; 0: as it likes */
     enum tri_net_algorithm force; /* for tests: where there is such a plan */
     const struct tri_net_table *table; /* NULL: measured at open */
     void *context;

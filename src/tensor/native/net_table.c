@@ -20,6 +20,7 @@
 
 /* Round trips of each size; the fastest counts. */
 #define ROUNDS 8u
+#define SEGMENT_BYTES_MIN 64u
 #define LARGE_BYTES (256u << 10)
 #define NS_MAX (1000ull * 1000 * 1000)
 #define MIB (1ull << 20)
@@ -171,7 +172,7 @@ struct tri_net_choice tri_net_choose(const struct tri_net *net,
 static bool is_sane(const struct tri_net_table *table)
 {
     return table->version == table_default.version &&
-           table->segment_bytes >= 64 && table->segment_bytes <= 8 * MIB &&
+           table->segment_bytes >= SEGMENT_BYTES_MIN && table->segment_bytes <= 8 * MIB &&
            table->latency_ns > 0 && table->latency_ns <= NS_MAX &&
            table->mib_ns > 0 && table->mib_ns <= NS_MAX;
 }
@@ -191,8 +192,18 @@ void tri_net_trial_open(struct tri_net *net)
         trial->state = TRI_NET_MEASURING;
     else
         trial->state = TRI_NET_TELLING;
+    if (net->config.segment_bytes_max > 0)
+        net->table.segment_bytes = (uint32_t)tri_max(
+            tri_min(net->table.segment_bytes, net->config.segment_bytes_max),
+            SEGMENT_BYTES_MIN);
     if (net->config.table != NULL && is_sane(net->config.table))
         net->table = *net->config.table;
+}
+
+/* No message is larger than a segment may be. */
+static uint32_t large_bytes(const struct tri_net *net)
+{
+    return (uint32_t)tri_min(net->table.segment_bytes, LARGE_BYTES);
 }
 
 static int send_ball(struct tri_net *net, uint32_t member, uint16_t what,
@@ -215,7 +226,7 @@ static void evaluate(struct tri_net *net)
     struct tri_net_trial *trial = &net->trial;
     uint64_t small = tri_max(trial->small_ns / 2, 1);
     uint64_t large = tri_max(trial->large_ns / 2, small + 1);
-    uint64_t mib = (large - small) * MIB / LARGE_BYTES;
+    uint64_t mib = (large - small) * MIB / large_bytes(net);
 
     net->table.latency_ns = tri_min(small, NS_MAX);
     net->table.mib_ns = tri_min(tri_max(mib, 1), NS_MAX);
@@ -227,7 +238,7 @@ static void evaluate(struct tri_net *net)
 static int measure(struct tri_net *net)
 {
     struct tri_net_trial *trial = &net->trial;
-    uint32_t bytes = trial->round % 2 == 0 ? 0 : LARGE_BYTES;
+    uint32_t bytes = trial->round % 2 == 0 ? 0 : large_bytes(net);
     uint64_t now = net->config.now_ns(net->config.context);
     int rc;
 
