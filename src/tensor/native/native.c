@@ -302,6 +302,7 @@ static int net_progress(struct tri_native *native, struct tri_coll *coll)
     struct tri_net_mismatch mismatch;
     int rc = tri_net_progress(native->net, coll->state, &mismatch);
 
+    coll->moves = tri_net_moves(native->net);
     if (rc == TROUPE_EMISMATCH) {
         coll->culprit = mismatch.culprit;
         memcpy(coll->culprit_signature, mismatch.signature,

@@ -379,6 +379,15 @@ static int run_net(struct tri_native *native, struct tri_stages *stages)
     return rc;
 }
 
+/* Grows when anything of it got on. */
+static uint32_t moves_of(const struct tri_native *native,
+                         const struct tri_stages *stages)
+{
+    return stages->at +
+           (native->shm != NULL ? tri_shm_moves(native->shm) : 0) +
+           (native->net != NULL ? tri_net_moves(native->net) : 0);
+}
+
 static int run(struct tri_native *native, struct tri_stages *stages)
 {
     int rc = 0;
@@ -395,6 +404,7 @@ static int run(struct tri_native *native, struct tri_stages *stages)
         if (rc == 0)
             stages->at++;
     }
+    stages->coll->moves = moves_of(native, stages);
     return rc;
 }
 

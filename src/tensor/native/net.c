@@ -419,3 +419,8 @@ const struct tri_net_table *tri_net_table(const struct tri_net *net)
 {
     return &net->table;
 }
+
+uint32_t tri_net_moves(const struct tri_net *net)
+{
+    return net->moves;
+}

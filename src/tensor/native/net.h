@@ -101,6 +101,9 @@ void tri_net_received(struct tri_net *net, uint32_t member,
                       const struct tri_coll_head *head, const void *payload,
                       size_t bytes, struct tri_message *message);
 
+/* Grows when anything got on: then it is worth while to look again at once. */
+uint32_t tri_net_moves(const struct tri_net *net);
+
 /* The table in use. */
 const struct tri_net_table *tri_net_table(const struct tri_net *net);
 

@@ -343,6 +343,7 @@ int tri_net_progress(struct tri_net *net, struct tri_net_call *call,
                 call->rc = rc;
             moved |= rc > 0;
         }
+        net->moves += moved;
         has_moved |= moved;
     } while (moved && call->rc == 0);
     if (call->rc != 0)

@@ -128,6 +128,7 @@ struct tri_net {
     struct tri_net_trial trial;
     struct tri_net_call *calls; /* active, by number */
     uint64_t started_max;
+    uint32_t moves;
     struct tri_net_unit mark;
     bool is_starved; /* there was no memory for what arrived */
     struct tri_net_found found[TRI_NET_MISMATCHES];
