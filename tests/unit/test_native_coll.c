@@ -8,6 +8,7 @@
 
 #include "message/pool.h"
 #include "tensor/native/native_internal.h"
+#include "tensor/native/shm_internal.h"
 #include "tensor/reduce.h"
 
 enum {
@@ -42,6 +43,8 @@ static struct world {
     struct node nodes[MEMBERS_MAX];
     struct lane lanes[MEMBERS_MAX][MEMBERS_MAX][LANES];
     uint32_t len, calls_len, hosts;
+    bool spoils_arenas; /* what is told of them is wrong */
+    int error;          /* that is to come of it */
 } world;
 
 static const struct tri_backend_ops *const ops = &tri_backend_native;
@@ -75,6 +78,8 @@ static int world_send(void *context, uint32_t member, uint8_t kind,
             memcpy(flight->data + bytes, pieces[i].data, pieces[i].bytes);
         bytes += pieces[i].bytes;
     }
+    if (world.spoils_arenas && head->what == TRI_SHM_ARENA)
+        flight->data[bytes - 1] ^= 1;
     *lane->last = flight;
     lane->last = &flight->next;
     return 0;
@@ -152,8 +157,8 @@ static void world_open(const uint32_t *lens, const char *transport)
         for (uint32_t i = 0; i < world.len; i++) {
             int rc = ops->open_progress(world.nodes[i].backend);
 
-            assert_true(rc == 0 || rc == TRI_COLL_PENDING);
-            open += rc == 0;
+            assert_true(rc == world.error || rc == TRI_COLL_PENDING);
+            open += rc == world.error;
         }
         deliver(false);
     }
@@ -180,9 +185,11 @@ static void advance(struct node *node)
             if (below(3) > 0)
                 return;
             node->started[i] = true;
-            assert_int_equal(ops->start(node->backend, &node->calls[i]), 0);
+            node->rc[i] = ops->start(node->backend, &node->calls[i]);
+            assert_true(node->rc[i] == 0 || node->rc[i] == world.error);
         }
-        node->rc[i] = ops->progress(node->backend, &node->calls[i]);
+        if (node->rc[i] >= 0)
+            node->rc[i] = ops->progress(node->backend, &node->calls[i]);
         node->done[i] = node->rc[i] != TRI_COLL_PENDING;
     }
 }
@@ -495,6 +502,56 @@ static void one_that_differs(void **state)
     }
 }
 
+/* Other hosts may have begun without: all get to know. */
+static void no_shared_memory(void **state)
+{
+    static const uint32_t lens[] = { 2, 2, 0 };
+
+    (void)state;
+    tri_random_init(&world.random, unit_seed("no shared memory"));
+    world.spoils_arenas = true;
+    world.error = TROUPE_ETRANSPORT;
+    world_open(lens, NULL);
+    world.error = 0;
+    world.spoils_arenas = false;
+    world_close();
+}
+
+/* What one member cannot go on with ends for all, with the same error. */
+static void one_that_fails(void **state)
+{
+    static const uint32_t layouts[][MEMBERS_MAX] = { { 3 }, { 2, 2 } };
+
+    (void)state;
+    tri_random_init(&world.random, unit_seed("one that fails"));
+    for (uint32_t i = 0; i < 2 * tri_array_len(layouts); i++) {
+        struct tri_coll coll = { .kind = TRI_COLL_ALLREDUCE,
+                                 .type = TROUPE_FLOAT,
+                                 .op = TROUPE_SUM,
+                                 .count = i % 2 == 0 ? 1 : 20000 };
+        struct vectors vectors;
+        struct tri_native *native;
+
+        world_open(layouts[i / 2], NULL);
+        vectors_init(&vectors, &coll);
+        native = (struct tri_native *)(void *)world.nodes[0].backend;
+        memset(native->shm->own->heads, 0xee, sizeof(native->shm->own->heads));
+        world.nodes[0].started[0] = world.nodes[0].done[0] = true;
+        world.error = TROUPE_EPROTO;
+        run();
+        world.error = 0;
+        while (native->failed == 0)
+            deliver(false);
+        for (uint32_t k = 1; k < world.len; k++)
+            assert_int_equal(world.nodes[k].rc[0], TROUPE_EPROTO);
+        assert_int_equal(ops->start(world.nodes[0].backend,
+                                    &world.nodes[0].calls[0]),
+                         TROUPE_EPROTO);
+        world_close();
+        vectors_fini(&vectors);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,6 +559,8 @@ int main(void)
         cmocka_unit_test(fabric_shares_nothing),
         cmocka_unit_test(closed_at_any_step),
         cmocka_unit_test(one_that_differs),
+        cmocka_unit_test(no_shared_memory),
+        cmocka_unit_test(one_that_fails),
     };
 
     tri_pool_init(256u << 20);

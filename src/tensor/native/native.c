@@ -71,6 +71,46 @@ static int team_send(void *context, uint32_t member, uint8_t kind,
     return tri_team_send(context, member, kind, head, pieces, pieces_len);
 }
 
+/* --- failures ------------------------------------------------------------- */
+
+/* Deaths are told by membership, calls that differ by the front. Of all else
+ * the others would not know, and wait. Returns rc. */
+static int tell_failed(struct tri_native *native, int rc)
+{
+    int32_t why = rc;
+    struct tri_piece piece = { &why, sizeof(why) };
+
+    if (rc >= 0 || rc == TROUPE_ENODE || rc == TROUPE_EMISMATCH ||
+        native->failed != 0)
+        return rc;
+    native->failed = rc;
+    for (uint32_t i = 0; i < native->team->len; i++) {
+        struct tri_coll_head head = { .backend = TRI_BACKEND_NATIVE,
+                                      .what = TRI_NATIVE_FAILED };
+
+        if (i != native->team->index)
+            (void)native->send(native->context, i, TRI_COLL_CONTROL, &head,
+                               &piece, 1);
+    }
+    return rc;
+}
+
+static void on_failed(struct tri_native *native, uint32_t member,
+                      const void *payload, size_t bytes)
+{
+    int32_t why = TROUPE_EPROTO;
+
+    if (native->failed != 0)
+        return;
+    if (bytes == sizeof(why))
+        memcpy(&why, payload, sizeof(why));
+    native->failed = why < 0 ? why : TROUPE_EPROTO;
+    tri_error("collectives of epoch %llu end: member %u of the team cannot go "
+              "on: %s",
+              (unsigned long long)native->team->epoch, member,
+              troupe_strerror(native->failed));
+}
+
 /* --- life ----------------------------------------------------------------- */
 
 static bool native_can(const struct tri_team *team)
@@ -204,8 +244,13 @@ static int open_progress_shm(struct tri_native *native)
     int rc = tri_shm_open_progress(native->shm);
 
     native->shm_ready = rc == 0;
-    if (rc != TROUPE_ETRANSPORT || native->way == TRI_WAY_BOTH)
-        return rc; /* other hosts would not know */
+    if (rc != TROUPE_ETRANSPORT)
+        return rc;
+    if (native->way == TRI_WAY_BOTH) { /* other hosts may have begun */
+        tri_error("members of one host cannot share memory; TROUPE_TRANSPORT="
+                  "fabric does without");
+        return rc;
+    }
     tri_warn("members of one host cannot share memory: collectives go over "
              "links");
     tri_shm_close(&native->shm);
@@ -225,9 +270,8 @@ static int open_progress_net(struct tri_native *native)
     return rc;
 }
 
-static int native_open_progress(struct tri_backend *backend)
+static int open_progress(struct tri_native *native)
 {
-    struct tri_native *native = native_of(backend);
     int rc = native->refuses_shm ? refuse_shm(native) : 0, net_rc = 0;
 
     if (rc == 0 && native->shm != NULL && !native->shm_ready)
@@ -237,6 +281,15 @@ static int native_open_progress(struct tri_backend *backend)
     if (native->net != NULL)
         net_rc = open_progress_net(native);
     return net_rc != 0 ? net_rc : rc;
+}
+
+static int native_open_progress(struct tri_backend *backend)
+{
+    struct tri_native *native = native_of(backend);
+
+    if (native->failed != 0)
+        return native->failed;
+    return tell_failed(native, open_progress(native));
 }
 
 /* --- by shared memory ----------------------------------------------------- */
@@ -316,11 +369,17 @@ static int net_progress(struct tri_native *native, struct tri_coll *coll)
 static int native_start(struct tri_backend *backend, struct tri_coll *coll)
 {
     struct tri_native *native = native_of(backend);
+    int rc = native->failed;
 
+    if (rc != 0)
+        return rc;
     if (native->way == TRI_WAY_BOTH)
-        return tri_both_start(native, coll);
-    return native->way == TRI_WAY_SHM ? shm_start(native, coll)
-                                      : net_start(native, coll);
+        rc = tri_both_start(native, coll);
+    else if (native->way == TRI_WAY_SHM)
+        rc = shm_start(native, coll);
+    else
+        rc = net_start(native, coll);
+    return tell_failed(native, rc);
 }
 
 static void native_cancel(struct tri_backend *backend, struct tri_coll *coll)
@@ -346,7 +405,9 @@ static int native_progress(struct tri_backend *backend, struct tri_coll *coll)
     struct tri_native *native = native_of(backend);
     int rc;
 
-    if (native->way == TRI_WAY_BOTH)
+    if (native->failed != 0)
+        rc = native->failed;
+    else if (native->way == TRI_WAY_BOTH)
         rc = tri_both_progress(native, coll);
     else if (native->way == TRI_WAY_SHM)
         rc = shm_progress(native, coll);
@@ -354,7 +415,7 @@ static int native_progress(struct tri_backend *backend, struct tri_coll *coll)
         rc = net_progress(native, coll);
     if (rc != TRI_COLL_PENDING)
         native_cancel(backend, coll);
-    return rc;
+    return tell_failed(native, rc);
 }
 
 /* The number of net's that a member has; false: it is in another column. */
@@ -380,11 +441,13 @@ static void native_received(struct tri_backend *backend, uint32_t member,
     struct tri_native *native = native_of(backend);
     const struct tri_layout *layout = &native->layout;
 
-    if (head->what > TRI_SHM_WHAT_LAST && net_member(native, &member)) {
+    if (head->what > TRI_NATIVE_FAILED && net_member(native, &member)) {
         tri_net_received(native->net, member, head, payload, bytes, message);
         return;
     }
-    if (head->what <= TRI_SHM_WHAT_LAST && native->shm != NULL &&
+    if (head->what == TRI_NATIVE_FAILED)
+        on_failed(native, member, payload, bytes);
+    else if (head->what <= TRI_SHM_WHAT_LAST && native->shm != NULL &&
         layout->host_of[member] == layout->host)
         tri_shm_received(native->shm, layout->local_of[member], head->what,
                          payload, bytes);

@@ -46,6 +46,10 @@ enum tri_native_way {
     TRI_WAY_BOTH, /* within hosts and between them */
 };
 
+/* `what` of a record of the back end as a whole: between shm's and net's. A
+ * member cannot go on, its payload says why: an int32. */
+#define TRI_NATIVE_FAILED 8u
+
 struct tri_stages;
 
 struct tri_native {
@@ -58,6 +62,7 @@ struct tri_native {
     bool shm_ready;
     struct tri_net *net; /* all members, or of the column; NULL: not in one */
     bool refuses_shm;    /* not told yet */
+    int failed;          /* the error that ended it, on all members */
     struct tri_stages *first; /* BOTH: calls under way, in order */
 };
 

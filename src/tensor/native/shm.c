@@ -77,7 +77,7 @@ static int attach(struct tri_shm *shm, uint32_t pid, uint32_t fd_there)
     int rc, fd;
 
     snprintf(path, sizeof(path), "/proc/%u/fd/%u", pid, fd_there);
-    fd = open(path, O_RDWR | O_CLOEXEC);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK); /* whatever it is */
     if (fd < 0) {
         tri_info("shared memory of a team: %s: %m", path);
         return TROUPE_ESYSTEM;

@@ -83,6 +83,11 @@ static bool has_room(struct tri_shm *shm, uint64_t round)
         /* acquire: pairs with publish */
         uint64_t value = atomic_load_explicit(done, memory_order_acquire);
 
+        if (value > shm->at[SHM_OUT] + SHM_DEPTH) { /* invariant 2, there */
+            shm->broken = true;
+            shm->garbage = true;
+            return false;
+        }
         if (round > value + SHM_DEPTH) {
             shm->watch[SHM_IN] =
                 (struct shm_watch){ done, round - SHM_DEPTH };
