@@ -2,9 +2,10 @@
 
 /*
  * A sum of floats over all ranks, one after the other.
- *     allreduce native|elastic|mpi BYTES ROUNDS
+ *     allreduce native|elastic|staged|mpi BYTES ROUNDS
  * native: the native back end; elastic: whichever an elastic group chooses;
- * mpi: MPI's own, by a fixed group. Rank 0 prints.
+ * staged: MPI's own, by an elastic group; mpi: the same, by a fixed group. Rank
+ * 0 prints.
  */
 
 #include "ours.h"
@@ -34,7 +35,9 @@ static troupe_group_t *make_group(troupe_t *troupe, const char *which)
 
     troupe_group_options_init(&options);
     options.elastic = strcmp(which, "mpi") != 0;
-    options.backend = strcmp(which, "elastic") != 0 ? which : "auto";
+    options.backend = strcmp(which, "elastic") == 0  ? "auto"
+                      : strcmp(which, "native") == 0 ? "native"
+                                                     : "mpi";
     bench_check(troupe_group_create(troupe, "bench", &options, &group),
                 "troupe_group_create");
     return group;
