@@ -156,6 +156,16 @@ int troupe_start(troupe_t **troupe_p, const troupe_options_t *options);
 int troupe_stop(troupe_t **troupe_p);
 
 /*
+ * The same of this node alone, while the other ranks go on, for example after
+ * it was drained from a training: what it sent is delivered and handled, and
+ * the others see it leave, which is no death. The process ends without
+ * MPI_Finalize, which would wait for the others; mpirun takes that for a
+ * failure unless it was started with recovery (troupe run). On a node that is
+ * no rank among several it is troupe_stop.
+ */
+int troupe_leave(troupe_t **troupe_p);
+
+/*
  * Rank of this node in the job, or of the node with the given id (-1:
  * unknown); number of ranks; this node's id. Any thread or actor.
  */

@@ -12,6 +12,9 @@
  * What went to members of other jobs is drained in the first step; they go on.
  * When a rank has died, MPI's collectives could hang. Then step 4 is a goodbye
  * among those who exchanged messages, before their threads end.
+ * troupe_leave is for a rank that goes while the others go on: it does as a
+ * member of another job would, and waits for nobody but the delivery of what it
+ * sent.
  */
 
 #include <stdlib.h>
@@ -30,6 +33,7 @@ struct stop {
     uint64_t deadline_ns;
     uint64_t quiet_deadline_ns;
     bool failed; /* MPI is not to be used any more */
+    bool alone;  /* this rank leaves, the others go on */
 };
 
 static bool has_lost_ranks(const troupe_t *troupe)
@@ -74,11 +78,25 @@ static int wait_in_naps(struct stop *stop, struct tri_seat *seat,
     return rc;
 }
 
+/* The others go on, and see this rank leave. Without it MPI_Finalize hangs. */
+static void become_quiet_alone(struct stop *stop, struct tri_seat *seat)
+{
+    stop->failed = true;
+    tri_finalize_bar();
+    if (tri_group_drain(&stop->troupe->runtime, seat,
+                        stop->quiet_deadline_ns) != 0)
+        tri_warn("leaving although not all that was sent is handled");
+}
+
 static void become_quiet(struct stop *stop, struct tri_seat *seat)
 {
     struct tri_runtime *runtime = &stop->troupe->runtime;
     int rc;
 
+    if (stop->alone) {
+        become_quiet_alone(stop, seat);
+        return;
+    }
     tri_member_stopping(runtime->member, false);
     rc = tri_group_quiesce(runtime, seat, "troupe_stop",
                            stop->quiet_deadline_ns, stop->deadline_ns);
@@ -174,7 +192,7 @@ static void leave(struct stop *stop, struct tri_seat *seat)
     struct tri_member *member = stop->troupe->runtime.member;
     uint64_t until_ns = tri_min(tri_now_ns() + LEAVE_NS, stop->deadline_ns);
 
-    if (!has_joined(stop->troupe))
+    if (!has_joined(stop->troupe) && !stop->alone)
         return;
     tri_member_leave(member);
     if (wait_in_naps(stop, seat, has_left, until_ns) != 0)
@@ -194,12 +212,12 @@ static bool has_said_bye(void *arg)
  * a death. */
 static void say_bye(struct stop *stop, struct tri_seat *seat)
 {
-    bool has_lost = has_lost_ranks(stop->troupe);
+    bool has_lost = has_lost_ranks(stop->troupe) && !stop->alone;
 
     /* Before anybody's goodbye, after which a peer's end is no death. */
     if (has_lost)
         tri_finalize_bar();
-    if (!has_lost && !has_joined(stop->troupe))
+    if (!has_lost && !has_joined(stop->troupe) && !stop->alone)
         return;
     tri_link_say_bye(&stop->troupe->runtime.link);
     if (has_lost &&
@@ -229,7 +247,7 @@ static void leave_together(struct stop *stop)
 
 /* --- stop --------------------------------------------------------------------------- */
 
-int troupe_stop(troupe_t **troupe_p)
+static int stop_node(troupe_t **troupe_p, bool alone)
 {
     troupe_t *troupe = troupe_p != NULL ? *troupe_p : NULL;
     struct stop stop = { .troupe = troupe };
@@ -246,6 +264,7 @@ int troupe_stop(troupe_t **troupe_p)
     timeout_ns = troupe->runtime.options.stop_timeout_ms * TRI_NS_PER_MS;
     stop.deadline_ns = tri_now_ns() + timeout_ns;
     stop.quiet_deadline_ns = stop.deadline_ns - timeout_ns / 2;
+    stop.alone = alone && troupe->runtime.size > 1;
     *troupe_p = NULL;
     tri_finalize_ask(NULL, NULL);
     become_quiet(&stop, &seat);
@@ -269,4 +288,14 @@ int troupe_stop(troupe_t **troupe_p)
     tri_report_stopped(troupe, rc);
     tri_node_free(troupe, !stop.failed);
     return rc;
+}
+
+int troupe_stop(troupe_t **troupe_p)
+{
+    return stop_node(troupe_p, false);
+}
+
+int troupe_leave(troupe_t **troupe_p)
+{
+    return stop_node(troupe_p, true);
 }
