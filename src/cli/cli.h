@@ -2,6 +2,9 @@
 #ifndef TRI_CLI_H
 #define TRI_CLI_H
 
+#include <stdbool.h>
+#include <stdio.h>
+
 /* The command `troupe`: each takes its arguments behind its own name and
  * returns the exit status. */
 
@@ -20,5 +23,11 @@ enum {
 
 /* Prints "troupe: ...", a newline behind it. Returns CLI_USAGE. */
 int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Whether the first argument asks for it. */
+bool cli_wants_help(int argc, char **argv);
+
+/* Prints how a command is used: 0 to stdout, else CLI_USAGE. */
+int cli_usage(FILE *stream, const char *text);
 
 #endif

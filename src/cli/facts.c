@@ -49,6 +49,18 @@ static struct fact_node *find_or_add(struct facts *facts, uint64_t id)
     return node;
 }
 
+/* A process that stops a node and starts another has one that exits. */
+static void supersede(struct facts *facts, const struct fact_node *newer)
+{
+    for (uint32_t i = 0; i < facts->len; i++) {
+        struct fact_node *node = &facts->nodes[i];
+
+        if (node != newer && node->stopped && !node->exited &&
+            node->pid == newer->pid && node->started == newer->started)
+            node->exited = true;
+    }
+}
+
 static void take_node(struct facts *facts, const char *line)
 {
     struct fact_node seen = { 0 }, *node;
@@ -65,6 +77,7 @@ static void take_node(struct facts *facts, const char *line)
     if (node != NULL && node->pid == 0) {
         seen.found_dead = node->found_dead;
         *node = seen;
+        supersede(facts, node);
     }
 }
 

@@ -13,7 +13,7 @@
 
 struct fact_node {
     uint64_t id;
-    int rank, size;   /* rank -1: unknown */
+    int rank, size;   /* rank -1: it joined by itself, without mpirun */
     pid_t pid;
     uint64_t started; /* of the process, as /proc tells it */
     char endpoint[FACTS_ENDPOINT_BYTES]; /* "": none */

@@ -3,6 +3,7 @@
 /* What other terminals do with a job that `troupe run --job NAME` runs. */
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,15 @@ static int open_job(const char *name, struct job *job, struct facts *facts)
     return 0;
 }
 
+static const char add_usage[] =
+    "usage: troupe add JOB [HOW MANY]\n"
+    "\n"
+    "Starts processes that join a job of this machine: the same program with\n"
+    "the same arguments as its ranks, but without mpirun. A process each, one\n"
+    "by default. JOB: the name given to troupe run --job. Returns when they\n"
+    "have ended; status 0: all ended well, 1: one did not, or there is no such\n"
+    "job.\n";
+
 int cli_add(int argc, char **argv)
 {
     struct job job;
@@ -41,11 +51,10 @@ int cli_add(int argc, char **argv)
     int status, bad = 0;
     long n = argc > 2 ? strtol(argv[2], NULL, 10) : 1;
 
+    if (cli_wants_help(argc, argv))
+        return cli_usage(stdout, add_usage);
     if (argc < 2 || argc > 3 || argv[1][0] == '-' || n < 1 || n > 1024)
-        return cli_error("usage: troupe add JOB [HOW MANY]\n"
-                         "Starts processes that join a job of this machine: "
-                         "the same program with the\nsame arguments. Returns "
-                         "when they have ended; 0 when all ended well.");
+        return cli_usage(stderr, add_usage);
     status = open_job(argv[1], &job, &facts);
     if (status != 0)
         return status;
@@ -76,14 +85,23 @@ static const char *state_of(const struct fact_node *node)
     return "died";
 }
 
+static const char ps_usage[] =
+    "usage: troupe ps JOB\n"
+    "\n"
+    "Lists the nodes that a job of this machine has here, in the order in which\n"
+    "they started: node id, rank (-: it joined), process, what became of it, and\n"
+    "the endpoint that others reach it by.\n";
+
 int cli_ps(int argc, char **argv)
 {
     struct job job;
     struct facts facts;
     int status;
 
+    if (cli_wants_help(argc, argv))
+        return cli_usage(stdout, ps_usage);
     if (argc != 2)
-        return cli_error("usage: troupe ps JOB");
+        return cli_usage(stderr, ps_usage);
     status = open_job(argv[1], &job, &facts);
     if (status != 0)
         return status;
@@ -92,31 +110,46 @@ int cli_ps(int argc, char **argv)
     for (uint32_t i = 0; i < facts.len; i++) {
         const struct fact_node *node = &facts.nodes[i];
 
-        if (node->pid != 0)
-            printf("%016llx %5d %8d  %-13s %s\n", (unsigned long long)node->id,
-                   node->rank, (int)node->pid, state_of(node),
-                   node->endpoint);
+        if (node->pid == 0)
+            continue; /* of another machine */
+        printf("%016llx ", (unsigned long long)node->id);
+        if (node->rank >= 0)
+            printf("%5d ", node->rank);
+        else
+            printf("%5s ", "-");
+        printf("%8d  %-13s %s\n", (int)node->pid, state_of(node),
+               node->endpoint[0] != '\0' ? node->endpoint : "-");
     }
     facts_close(&facts);
     return 0;
 }
 
 /* The node that is meant: a rank of the job (the first that runs), or a node
- * id. */
+ * id. Who joined has no rank. */
 static const struct fact_node *find(const struct facts *facts, const char *text)
 {
-    uint64_t id = strlen(text) == 16 ? strtoull(text, NULL, 16) : 0;
-    long rank = strtol(text, NULL, 10);
+    bool is_id = strlen(text) == 16;
+    char *rest;
+    uint64_t number = strtoull(text, &rest, is_id ? 16 : 10);
 
+    if (*rest != '\0' || text[0] < '0' || (!is_id && number > INT_MAX))
+        return NULL;
     for (uint32_t i = 0; i < facts->len; i++) {
         const struct fact_node *node = &facts->nodes[i];
 
         if (facts_is_running(node) && !node->exited &&
-            (id != 0 ? node->id == id : node->rank == rank))
+            (is_id ? node->id == number : node->rank == (int)number))
             return node;
     }
     return NULL;
 }
+
+static const char drain_usage[] =
+    "usage: troupe drain JOB RANK|NODE\n"
+    "\n"
+    "Asks a node of a job of this machine to leave: a rank, or an id of troupe\n"
+    "ps. It gets SIGUSR1, upon which a training leaves after its step; a program\n"
+    "that does not expect that signal is ended by it.\n";
 
 int cli_drain(int argc, char **argv)
 {
@@ -125,10 +158,10 @@ int cli_drain(int argc, char **argv)
     const struct fact_node *node;
     int status;
 
+    if (cli_wants_help(argc, argv))
+        return cli_usage(stdout, drain_usage);
     if (argc != 3)
-        return cli_error("usage: troupe drain JOB RANK|NODE\n"
-                         "Asks a node of this machine to leave: SIGUSR1, which "
-                         "training takes for that.");
+        return cli_usage(stderr, drain_usage);
     status = open_job(argv[1], &job, &facts);
     if (status != 0)
         return status;

@@ -7,10 +7,14 @@
  *
  *     RUNNING ── SIGTERM, SIGINT: SIGUSR1 to mpirun, which passes it on ──┐
  *        │                                                   (drains all) │
- *        │ mpirun ends, or all nodes have said how they ended      grace  │
- *        ▼                                                     or again   ▼
- *     LINGERING ── mpirun is given `grace` to end ──> ENDING: SIGTERM, 2 s,
+ *        │ all nodes have ended, but mpirun has not; or mpirun     drain  │
+ *        │ has, but a rank has not; or all have stopped         or again  ▼
+ *        ▼                                                                │
+ *     LINGERING ── `grace`, `linger`: to end by itself ──> ENDING: SIGTERM, 2 s,
  *                                                     SIGKILL of what is left
+ *
+ * Processes that joined are no children of mpirun, and perhaps not of ours: they
+ * are known from the report, and waited for like ranks.
  */
 
 #include <errno.h>
@@ -34,6 +38,7 @@
 #define LOOK_MS 100
 #define DRAIN_S 30
 #define GRACE_S 5
+#define LINGER_S 60
 #define KILL_NS (2000 * TRI_NS_PER_MS)
 #define JOINERS_MAX 256u
 #define MPIRUN_ARGS 24u
@@ -47,7 +52,7 @@ struct run {
     uint32_t replace;   /* so many losses */
     uint32_t replaced;
     uint64_t drain_ns;  /* how long a drain may take */
-    uint64_t grace_ns;
+    uint64_t grace_ns, linger_ns; /* see usage */
     pid_t pid;          /* mpirun's; 0: it has ended */
     int status;         /* of it, as waitpid tells */
     pid_t joiners[JOINERS_MAX];
@@ -57,6 +62,7 @@ struct run {
     bool was_ended;     /* by us */
     bool was_killed;    /* SIGKILL was needed */
     uint64_t end_ns;    /* when to go one step further; NEVER: not by time */
+    const char *overdue; /* what does not end by itself, in LINGERING */
 };
 
 /* --- mpirun --------------------------------------------------------------- */
@@ -103,6 +109,9 @@ static void set_environment(const struct run *run)
     job_path(&run->job, "key", path);
     setenv("TROUPE_KEY_FILE", path, 0);
     setenv("TROUPE_LISTEN", "0", 0);
+    /* As MPICH does by itself; after losses and joins "slots" mean little. */
+    if (run->is_openmpi)
+        setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 0);
     if (geteuid() != 0 || !run->is_openmpi)
         return;
     say(run, "as root: mpirun is told that this is meant");
@@ -148,27 +157,62 @@ static const char *start_mpirun(struct run *run, int argc, char **argv)
 
 /* --- while it runs -------------------------------------------------------- */
 
-static void signal_nodes(const struct run *run, int number)
+static bool has_joined(const struct fact_node *node)
+{
+    return node->rank < 0;
+}
+
+static bool is_running(const struct fact_node *node)
+{
+    return !facts_has_ended(node) && facts_is_running(node);
+}
+
+/* Those of this machine. */
+static bool any_runs(const struct run *run, bool ranks_too)
 {
     for (uint32_t i = 0; i < run->facts.len; i++)
-        if (!facts_has_ended(&run->facts.nodes[i]) &&
-            facts_is_running(&run->facts.nodes[i]))
+        if (is_running(&run->facts.nodes[i]) &&
+            (ranks_too || has_joined(&run->facts.nodes[i])))
+            return true;
+    return false;
+}
+
+static void signal_nodes(const struct run *run, bool ranks_too, int number)
+{
+    for (uint32_t i = 0; i < run->facts.len; i++)
+        if (is_running(&run->facts.nodes[i]) &&
+            (ranks_too || has_joined(&run->facts.nodes[i])))
             kill(run->facts.nodes[i].pid, number);
 }
 
-/* Of the nodes, by way of mpirun those of all machines; joiners have none. */
+static bool is_node(const struct facts *facts, pid_t pid)
+{
+    for (uint32_t i = 0; i < facts->len; i++)
+        if (facts->nodes[i].pid == pid)
+            return true;
+    return false;
+}
+
+/* Those that we started and that have not come so far as to be nodes. */
+static void signal_starting(const struct run *run, int number)
+{
+    for (uint32_t i = 0; i < run->joiners_len; i++)
+        if (run->joiners[i] != 0 && !is_node(&run->facts, run->joiners[i]))
+            kill(run->joiners[i], number);
+}
+
+/* Ranks by way of mpirun, on all machines, where it passes the signal on. */
 static void drain(struct run *run)
 {
+    bool passes_on = run->pid != 0 && run->is_openmpi;
+
     run->is_draining = true;
     run->end_ns = tri_now_ns() + run->drain_ns;
     fprintf(stderr, "troupe: draining; again to end it now\n");
-    if (run->pid != 0 && run->is_openmpi)
+    if (passes_on)
         kill(run->pid, SIGUSR1);
-    else if (run->pid != 0)
-        signal_nodes(run, SIGUSR1);
-    for (uint32_t i = 0; i < run->joiners_len; i++)
-        if (run->joiners[i] != 0)
-            kill(run->joiners[i], SIGUSR1);
+    signal_nodes(run, !passes_on, SIGUSR1);
+    signal_starting(run, SIGTERM);
 }
 
 static void end(struct run *run)
@@ -182,11 +226,8 @@ static void end(struct run *run)
     run->end_ns = tri_now_ns() + KILL_NS;
     if (run->pid != 0)
         kill(harder ? -run->pid : run->pid, number);
-    for (uint32_t i = 0; i < run->joiners_len; i++)
-        if (run->joiners[i] != 0)
-            kill(run->joiners[i], number);
-    if (harder)
-        signal_nodes(run, SIGKILL);
+    signal_nodes(run, harder || run->pid == 0, number);
+    signal_starting(run, number);
 }
 
 static void reap(struct run *run)
@@ -241,14 +282,47 @@ static void replace_lost(struct run *run)
     }
 }
 
-/* All that started have said how they ended, or died. */
-static bool all_ended(const struct run *run)
+/* All that started have said how they ended, or died; or, with `or_stopped`,
+ * are no nodes any more. */
+static bool all_ended(const struct run *run, bool or_stopped)
 {
-    for (uint32_t i = 0; i < run->facts.len; i++)
-        if (!facts_has_ended(&run->facts.nodes[i]) &&
-            !is_lost(&run->facts.nodes[i]))
+    for (uint32_t i = 0; i < run->facts.len; i++) {
+        const struct fact_node *node = &run->facts.nodes[i];
+
+        if (!facts_has_ended(node) && !is_lost(node) &&
+            !(or_stopped && node->stopped))
             return false;
+    }
     return run->facts.len > 0;
+}
+
+/* What should end by itself now, and how long it may take. */
+static const char *overdue(const struct run *run, uint64_t *limit_ns_p)
+{
+    *limit_ns_p = run->grace_ns;
+    if (run->pid != 0 && all_ended(run, false))
+        return "mpirun";
+    if (run->pid == 0 && any_runs(run, true) && !any_runs(run, false))
+        return "a rank that mpirun left";
+    *limit_ns_p = run->linger_ns;
+    return all_ended(run, true) ? "a process behind its troupe_stop" : NULL;
+}
+
+static void look_at_end(struct run *run)
+{
+    uint64_t now_ns = tri_now_ns(), limit_ns;
+    const char *what = overdue(run, &limit_ns);
+
+    if (!run->is_draining && !run->was_ended && what != run->overdue) {
+        run->overdue = what;
+        run->end_ns = what != NULL ? now_ns + limit_ns : TRI_NS_NEVER;
+    }
+    if (now_ns < run->end_ns)
+        return;
+    if (!run->was_ended)
+        fprintf(stderr, "troupe: %s does not end by itself\n",
+                run->overdue != NULL ? run->overdue : "the job");
+    end(run);
 }
 
 static void on_signal(struct run *run, int fd)
@@ -273,29 +347,33 @@ static void loop(struct run *run, int fd)
 {
     struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 
-    while (run->pid != 0 || run->joiners_left > 0) {
+    while (run->pid != 0 || run->joiners_left > 0 ||
+           any_runs(run, true)) {
         poll(&poll_fd, 1, LOOK_MS);
         on_signal(run, fd);
         reap(run);
         facts_read(&run->facts);
         replace_lost(run);
-        if (run->end_ns == TRI_NS_NEVER && run->pid != 0 && all_ended(run))
-            run->end_ns = tri_now_ns() + run->grace_ns;
-        if (tri_now_ns() >= run->end_ns) {
-            if (!run->was_ended)
-                fprintf(stderr, "troupe: mpirun does not end by itself\n");
-            end(run);
-        }
+        look_at_end(run);
     }
     facts_read(&run->facts);
 }
 
 /* --- the end -------------------------------------------------------------- */
 
+static const char *label(const struct fact_node *node, char text_p[32])
+{
+    if (has_joined(node))
+        return "a process that joined";
+    snprintf(text_p, 32, "rank %d", node->rank);
+    return text_p;
+}
+
 /* What became of the nodes; the status. */
 static int summary(struct run *run)
 {
     uint32_t good = 0, bad = 0, lost = 0;
+    char text[32];
 
     for (uint32_t i = 0; i < run->facts.len; i++) {
         const struct fact_node *node = &run->facts.nodes[i];
@@ -304,16 +382,19 @@ static int summary(struct run *run)
             continue; /* of another machine */
         if (facts_is_good(node)) {
             good++;
-        } else if (!node->exited || node->excluded) {
+        } else if (node->excluded || (!node->exited && !node->stopped)) {
             lost++;
-            fprintf(stderr, "troupe: rank %d (pid %d) %s\n", node->rank,
+            fprintf(stderr, "troupe: %s (pid %d) %s\n", label(node, text),
                     (int)node->pid,
                     node->excluded ? "was held for dead" : "died");
+        } else if (!node->exited) {
+            bad++;
+            fprintf(stderr, "troupe: %s (pid %d) died after troupe_stop\n",
+                    label(node, text), (int)node->pid);
         } else {
             bad++;
-            fprintf(stderr,
-                    "troupe: rank %d (pid %d) failed: exit status %d%s\n",
-                    node->rank, (int)node->pid, node->exit_status,
+            fprintf(stderr, "troupe: %s (pid %d) failed: exit status %d%s\n",
+                    label(node, text), (int)node->pid, node->exit_status,
                     node->stopped ? "" : ", without troupe_stop");
         }
     }
@@ -326,7 +407,7 @@ static int summary(struct run *run)
                 "failed\n", good, good + bad + lost, lost, bad);
     if (good > 0 && bad == 0)
         return 0;
-    return run->was_killed || run->is_draining ? CLI_ENDED : CLI_FAILED;
+    return run->was_ended ? CLI_ENDED : CLI_FAILED;
 }
 
 /* --- start ---------------------------------------------------------------- */
@@ -336,17 +417,30 @@ static int usage(FILE *stream, int status)
     fprintf(stream,
             "usage: troupe run [OPTION...] [MPIRUN OPTION...] PROGRAM [ARG...]\n"
             "\n"
-            "  --job NAME      by which troupe add, ps and drain find it\n"
-            "  --replace N     start another process for each of N that die\n"
-            "  --drain S       how long SIGTERM lets the job come to an end (%d)\n"
-            "  --grace S       how long mpirun may take when all have ended (%d)\n"
-            "  --mpirun PATH   or $TROUPE_MPIRUN\n"
-            "  --verbose       show the command\n"
+            "Runs an MPI job that goes on when ranks die, and says truthfully what\n"
+            "became of it: mpirun, with the options that this needs and a key for who\n"
+            "joins. Its own options come first; all else goes to mpirun as it is.\n"
             "\n"
-            "All else goes to mpirun as it is. Status: 0 when every node that did\n"
-            "not die ended well, and one at least did; %d: one failed, or all died;\n"
-            "%d: none was started; %d: the job had to be ended.\n",
-            DRAIN_S, GRACE_S, CLI_FAILED, CLI_NOT_STARTED, CLI_ENDED);
+            "  --job NAME     by which troupe add, ps and drain find it\n"
+            "  --replace N    start another process for each of the first N that die\n"
+            "  --drain S      how long a drain may take (%d)\n"
+            "  --grace S      how long mpirun may take to end when all have (%d)\n"
+            "  --linger S     how long processes may go on when all have called\n"
+            "                 troupe_stop (%d)\n"
+            "  --mpirun PATH  the launcher; also $TROUPE_MPIRUN\n"
+            "  --verbose      show the command, and always a summary\n"
+            "\n"
+            "SIGTERM, SIGINT and SIGHUP drain the job: each rank gets SIGUSR1, upon\n"
+            "which a training ends after its step; a second one, or the time, ends it.\n"
+            "SIGUSR1 and SIGUSR2 go to all ranks. What is left after the times above is\n"
+            "ended by SIGTERM and, two seconds later, SIGKILL.\n"
+            "\n"
+            "Exit status: 0: all nodes that did not die ended well, and at least one\n"
+            "did; %d: one failed, or all died; %d: wrong usage; %d: no node was started;\n"
+            "%d: as %d, after the job had to be ended. A node ends well when troupe_stop\n"
+            "returned 0 and its process exits with status 0.\n",
+            DRAIN_S, GRACE_S, LINGER_S, CLI_FAILED, CLI_USAGE,
+            CLI_NOT_STARTED, CLI_ENDED, CLI_FAILED);
     return status;
 }
 
@@ -355,6 +449,7 @@ static const struct option long_options[] = {
     { "replace", required_argument, NULL, 'r' },
     { "drain", required_argument, NULL, 'd' },
     { "grace", required_argument, NULL, 'g' },
+    { "linger", required_argument, NULL, 'l' },
     { "mpirun", required_argument, NULL, 'm' },
     { "verbose", no_argument, NULL, 'v' },
     { "help", no_argument, NULL, 'h' },
@@ -404,7 +499,7 @@ static int parse(struct run *run, int argc, char **argv, const char **name_p)
     int c;
 
     while ((c = getopt_long(argc, argv, "+", long_options, NULL)) != -1) {
-        bool good = strchr("rdg", c) == NULL || parse_number(optarg, &number);
+        bool good = strchr("rdgl", c) == NULL || parse_number(optarg, &number);
 
         if (!good)
             return cli_error("\"%s\" is no number that makes sense", optarg);
@@ -413,6 +508,7 @@ static int parse(struct run *run, int argc, char **argv, const char **name_p)
         case 'r': run->replace = (uint32_t)number; break;
         case 'd': run->drain_ns = number * 1000 * TRI_NS_PER_MS; break;
         case 'g': run->grace_ns = number * 1000 * TRI_NS_PER_MS; break;
+        case 'l': run->linger_ns = number * 1000 * TRI_NS_PER_MS; break;
         case 'm': run->mpirun = optarg; break;
         case 'v': run->is_verbose = true; break;
         case 'h': return usage(stdout, -1);
@@ -470,6 +566,7 @@ int cli_run(int argc, char **argv)
         .mpirun = TRI_MPIRUN,
         .drain_ns = DRAIN_S * 1000 * TRI_NS_PER_MS,
         .grace_ns = GRACE_S * 1000 * TRI_NS_PER_MS,
+        .linger_ns = LINGER_S * 1000 * TRI_NS_PER_MS,
         .end_ns = TRI_NS_NEVER,
     };
     int len = ours_len(argc, argv), status;

@@ -66,6 +66,18 @@ int cli_error(const char *format, ...)
     return CLI_USAGE;
 }
 
+bool cli_wants_help(int argc, char **argv)
+{
+    return argc > 1 &&
+           (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+}
+
+int cli_usage(FILE *stream, const char *text)
+{
+    fputs(text, stream);
+    return stream == stdout ? 0 : CLI_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";

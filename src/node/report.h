@@ -13,9 +13,9 @@
  *     stop ID rc                    troupe_stop, with what it returned
  *     exit ID status                the process called exit
  *
- * ID: 16 hexadecimal digits; E: silence, connection, proof. A process without
- * stop and exit died. A report that cannot be written is warned about once and
- * does no other harm.
+ * ID: 16 hexadecimal digits; R: -1 for a process that joined by itself, without
+ * mpirun; E: silence, connection, proof. A process without stop and exit died.
+ * A report that cannot be written is warned about once and does no other harm.
  */
 
 #include "node/node.h"
