@@ -56,6 +56,7 @@ typedef struct progress_config {
     uint32_t steps; /* in all */
     uint32_t steps_an_epoch;
     uint32_t rows_max; /* snapshots */
+    uint32_t ranks;
     double goal;       /* held-out accuracy, 0 to 1 */
     uint64_t seed;     /* for the title */
     const char *folder; /* where digits.csv and digits.svg go */

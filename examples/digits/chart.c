@@ -14,11 +14,12 @@ int chart_write_csv(const char *path, const chart_row_t *rows, size_t rows_len)
     if (!file)
         return -1;
     fprintf(file,
-            "step,epoch,seconds,train_loss,held_out_loss,held_out_accuracy\n");
+            "step,epoch,seconds,train_loss,held_out_loss,held_out_accuracy,"
+            "members\n");
     for (size_t i = 0; i < rows_len; i++)
-        fprintf(file, "%u,%.3f,%.3f,%.5f,%.5f,%.5f\n", rows[i].step,
+        fprintf(file, "%u,%.3f,%.3f,%.5f,%.5f,%.5f,%u\n", rows[i].step,
                 rows[i].epoch, rows[i].seconds, rows[i].train_loss,
-                rows[i].held_out_loss, rows[i].accuracy);
+                rows[i].held_out_loss, rows[i].accuracy, rows[i].members);
     failed = ferror(file);
     return fclose(file) != 0 || failed ? -1 : 0;
 }
@@ -35,11 +36,14 @@ enum {
     LOSS_TOP = 56,
     ACCURACY_TOP = 304,
     PANEL_HEIGHT = 192,
+    LABEL_WIDTH = 14, /* of a number of members */
 };
 
 static const char train_colour[] = "#1f77b4";
 static const char held_out_colour[] = "#d95f02";
 static const char accuracy_colour[] = "#1b7837";
+static const char fewer_colour[] = "#b2182b";
+static const char more_colour[] = "#2166ac";
 
 /* A panel's scales, from values to places on the page. */
 struct panel {
@@ -178,8 +182,49 @@ static void draw_accuracy(FILE *file, double epochs, double goal,
     draw_legend(&p, 150, "#777", "6 4", text);
 }
 
+static void draw_members(FILE *file, double x, const char *colour,
+                         uint32_t members)
+{
+    fprintf(file,
+            "<text x='%.1f' y='%d' text-anchor='middle' font-size='11' "
+            "fill='%s'>%u</text>\n",
+            x, ACCURACY_TOP - 8, colour, members);
+}
+
+/* Across both panels; how many members there are since, between them. Of marks
+ * close together the last one has its number. */
+static void draw_marks(FILE *file, double epochs, const chart_mark_t *marks,
+                       size_t marks_len)
+{
+    struct panel p = { .file = file, .epochs = epochs };
+
+    if (marks_len == 0)
+        return;
+    fprintf(file,
+            "<text x='%d' y='%d' text-anchor='end' font-size='11'>members:"
+            "</text>\n",
+            LEFT - 8, ACCURACY_TOP - 8);
+    if (place_x(&p, marks[0].epoch) > LEFT + LABEL_WIDTH)
+        draw_members(file, LEFT, "#333", marks[0].before);
+    for (size_t i = 0; i < marks_len; i++) {
+        const char *colour = marks[i].after < marks[i].before ? fewer_colour
+                                                              : more_colour;
+        double x = place_x(&p, marks[i].epoch);
+
+        fprintf(file,
+                "<path d='M%.1f %d V%d M%.1f %d V%d' stroke='%s' "
+                "stroke-dasharray='2 3'/>\n",
+                x, LOSS_TOP, LOSS_TOP + PANEL_HEIGHT, x, ACCURACY_TOP,
+                ACCURACY_TOP + PANEL_HEIGHT, colour);
+        if (i + 1 == marks_len ||
+            place_x(&p, marks[i + 1].epoch) > x + LABEL_WIDTH)
+            draw_members(file, x, colour, marks[i].after);
+    }
+}
+
 int chart_write_svg(const char *path, const char *title, double goal,
-                    const chart_row_t *rows, size_t rows_len)
+                    const chart_row_t *rows, size_t rows_len,
+                    const chart_mark_t *marks, size_t marks_len)
 {
     FILE *file = fopen(path, "w");
     double epochs = rows_len > 0 ? fmax(rows[rows_len - 1].epoch, 1.0) : 1.0;
@@ -197,6 +242,7 @@ int chart_write_svg(const char *path, const char *title, double goal,
             WIDTH, HEIGHT, WIDTH, HEIGHT, LEFT, title);
     draw_loss(file, epochs, rows, rows_len);
     draw_accuracy(file, epochs, goal, rows, rows_len);
+    draw_marks(file, epochs, marks, marks_len);
     fprintf(file,
             "<text x='%d' y='%d' text-anchor='middle'>epoch</text>\n</svg>\n",
             LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 20);

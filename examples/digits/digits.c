@@ -183,6 +183,7 @@ static void spawn_actors(struct job *job)
         .steps = job->steps,
         .steps_an_epoch = job->steps_an_epoch,
         .rows_max = job->steps / SNAPSHOT_STEPS + 2,
+        .ranks = (uint32_t)job->ranks,
         .goal = goal,
         .seed = job->options.seed,
         .folder = job->options.folder,

@@ -88,6 +88,7 @@ static chart_row_t *row_of(struct progress *p, uint32_t step)
     p->rows_len++;
     p->rows[at] = (chart_row_t){
         .step = step,
+        .members = p->config.ranks,
         .epoch = (step + 1) / (double)p->config.steps_an_epoch,
         .train_loss = NAN,
         .accuracy = NAN,
@@ -127,7 +128,7 @@ static int write_files(troupe_self_t *self, struct progress *p,
     if (chart_write_csv(path, p->rows, p->rows_len) == 0) {
         snprintf(path, sizeof(path), "%s/digits.svg", folder);
         if (chart_write_svg(path, title, p->config.goal, p->rows,
-                            p->rows_len) == 0)
+                            p->rows_len, NULL, 0) == 0)
             return 0;
     }
     fprintf(stderr, "%s: %s\n", path, strerror(errno));
