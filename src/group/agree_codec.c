@@ -19,6 +19,8 @@
 
 #define VERSION 1u
 #define HEADER_BYTES 88u
+/* Epochs and ballots above it are none: so they never wrap. */
+#define COUNT_MAX (1ull << 62)
 
 struct writer {
     unsigned char *at;
@@ -211,6 +213,8 @@ bool tri_agree_decode(const unsigned char *data, size_t bytes,
     message_p->group = get64(&reader);
     message_p->epoch = get64(&reader);
     message_p->ballot = get64(&reader);
+    if (message_p->epoch > COUNT_MAX || message_p->ballot > COUNT_MAX)
+        return false;
     proven = get16(&reader);
     dead = get16(&reader);
     removed = get16(&reader);

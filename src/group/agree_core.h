@@ -43,8 +43,8 @@
  * back when it goes on; the leader proposes when all are there with equal
  * marks; a member accepts while it is at that same boundary, and only this
  * freezes it. So no work is thrown away but when somebody goes on just then. A
- * death meanwhile starts a higher ballot that is not gentle, and which takes
- * the joiners along.
+ * death meanwhile, or a member that is frozen, starts a higher ballot that is
+ * not gentle, and which takes the joiners along.
  *
  * A commit also waits until all that stay and live have accepted: so when a
  * joiner begins with a view, no living member of the one before can go another
@@ -54,8 +54,10 @@
  * (but when it promised, and nodes join: then it is waited for until it dies).
  * A leader that does nothing is replaced by the next in place, after as long.
  *
- * Guards (membership research, checked by tests/sim/test_agree.c):
- *   1. a commit or quorum counts only if no higher ballot was promised since;
+ * Guards. The quorum by proof needs them, and the first any Paxos;
+ * tests/sim/test_agree_guards.c shows for each what goes wrong without it:
+ *   1. who promises a higher ballot leads its own no more, and installs nothing
+ *      of a lower one;
  *   2. messages from a process that is proven dead are dropped;
  *   3. the PD set travels in PREPARE and PROPOSE, and is adopted first.
  *
@@ -67,8 +69,9 @@
  * a view for an earlier life of it in the group is not taken.
  *
  * Invariants:
- *   1. For one epoch no two nodes install different views, ever (with proof:
- *      no two nodes that live).
+ *   1. For one epoch no two nodes install different views, ever. With proof:
+ *      no two nodes that live, but that a node which others took for dead, or
+ *      did not wait for, may outlive them all, and with it those they added.
  *   2. A node installs epochs in order, one by one, and only views that have
  *      it; a joiner begins with the first view that has it.
  *   3. After a promise for ballot b nothing is accepted below b, and the mark
@@ -116,7 +119,7 @@ struct tri_agree_config {
      * not known yet is accepted when it is. NULL: always. */
     bool (*is_known)(void *context, uint64_t node);
     void *context;
-    uint32_t ablate;        /* TRI_AGREE_WITHOUT_…; for tests */
+    uint32_t ablate;        /* TRI_AGREE_WITHOUT_…: for tests */
 };
 
 #define TRI_AGREE_MEMBERS_MAX 2048u

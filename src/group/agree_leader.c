@@ -159,14 +159,6 @@ static bool has_quorum(struct tri_agree *agree, const struct set *set,
     return false;
 }
 
-static void commit(struct tri_agree *agree)
-{
-    if (agree->promised > agree->leader.ballot &&
-        (agree->config.ablate & TRI_AGREE_WITHOUT_GUARD_1) == 0)
-        return;
-    tri_agree_view_commit(agree);
-}
-
 /* at_last: time is over, and patience. */
 static void advance(struct tri_agree *agree, bool at_last)
 {
@@ -185,7 +177,7 @@ static void advance(struct tri_agree *agree, bool at_last)
             !has_all_staying(agree))
             return;
         if (has_quorum(agree, &leader->accepted, &again))
-            commit(agree);
+            tri_agree_view_commit(agree);
     }
     if (again)
         tri_agree_lead_ballot(agree, false);
@@ -332,6 +324,11 @@ void tri_agree_lead_promise(struct tri_agree *agree, uint32_t place,
         set_add(&agree->leaving, place);
     for (uint32_t i = 0; i < message->joins.len; i++)
         tri_agree_join_add(agree, message->joins.list[i]);
+    if (leader->gentle && (message->flags & FLAG_GENTLE) == 0) {
+        /* It is frozen: no boundary can make marks equal any more. */
+        tri_agree_lead_ballot(agree, false);
+        return;
+    }
     if (leader->phase == PROPOSING) {
         if (place != agree->place && !set_has(&leader->accepted, place))
             send_propose_again(agree, place);

@@ -222,7 +222,7 @@ void tri_agree_on_prepare(struct tri_agree *agree, uint32_t place)
     if (gentle && !agree->is_frozen && !agree->is_at_boundary)
         agree->gentle = ballot;
     else
-        tri_agree_promise(agree, ballot, gentle);
+        tri_agree_promise(agree, ballot, gentle && !agree->is_frozen);
 }
 
 void tri_agree_boundary(struct tri_agree *agree, bool at)

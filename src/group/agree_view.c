@@ -203,6 +203,9 @@ void tri_agree_view_commit(struct tri_agree *agree)
     struct message *out = tri_agree_message(agree, COMMIT);
     uint32_t first;
 
+    /* Guard 1: it would have stepped down. */
+    assert(agree->promised == agree->leader.ballot ||
+           (agree->config.ablate & TRI_AGREE_WITHOUT_GUARD_1) != 0);
     tri_agree_view_next(agree, proposal);
     out->ballot = agree->leader.ballot;
     out->proposal = *proposal;

@@ -36,20 +36,30 @@ static uint32_t slot_of(const struct agree_net *net, uint64_t id)
 
 /* --- checks --------------------------------------------------------------- */
 
+/* With proofs there may be another of the same members, of a side that nobody
+ * is left of. */
+static bool is_seen(struct agree_net *net, const struct agree_seen *seen,
+                    const struct tri_agree_view *view)
+{
+    if (seen->digest != view->digest)
+        return false;
+    if (seen->mark == view->mark)
+        return true;
+    if (!net->config.proof)
+        agree_net_failed(net, "epoch %u: two marks", (unsigned)view->epoch);
+    return false;
+}
+
 static struct agree_seen *seen_of(struct agree_net *net,
                                   const struct tri_agree_view *view)
 {
     struct agree_seen *seen = net->views;
 
-    while (seen->digest != 0 && seen->digest != view->digest)
+    while (seen->digest != 0 && !is_seen(net, seen, view))
         if (++seen == net->views + AGREE_SEEN_MAX)
             abort();
-    if (seen->digest != 0) {
-        if (seen->mark != view->mark)
-            agree_net_failed(net, "epoch %u: two marks",
-                             (unsigned)view->epoch);
+    if (seen->digest != 0)
         return seen;
-    }
     seen->digest = view->digest;
     seen->mark = view->mark;
     seen->len = view->len;
@@ -106,6 +116,20 @@ static bool has_been_left(const struct agree_node *node,
            !has_node(other->views[epoch], node->id);
 }
 
+/* Whether one has a node that was declared dead falsely, and the other has not:
+ * that node, and who joined it, are the side that is wrong. */
+static bool has_suspect_more(const struct agree_net *net,
+                             const struct agree_seen *view,
+                             const struct agree_seen *other)
+{
+    for (uint32_t i = 0; i < net->config.nodes; i++)
+        if (net->nodes[i].is_suspect &&
+            has_node(view, net->nodes[i].id) !=
+                has_node(other, net->nodes[i].id))
+            return true;
+    return false;
+}
+
 /* Invariant 1. Where proofs count it holds for the living that nobody has
  * excluded: one that the others took for dead, or that did not answer, may find
  * all of its view dead, and itself alone, while those who came later live. */
@@ -120,6 +144,7 @@ static void check_one_view(struct agree_net *net,
             continue;
         if (net->config.proof &&
             (!other->is_alive || other->is_suspect || node->is_suspect ||
+             has_suspect_more(net, node->views[epoch], other->views[epoch]) ||
              has_been_left(node, other, epoch) ||
              has_been_left(other, node, epoch)))
             continue;
@@ -173,11 +198,14 @@ static void check_install(struct agree_net *net, struct agree_node *node)
     node->prepared_at[view->epoch] = view->mark;
 }
 
-/* Invariant 3. */
+/* Invariant 3. Without guard 1 it is broken at once; what comes of it is what
+ * is looked for then. */
 static void check_promise(struct agree_net *net, struct agree_node *node)
 {
     const struct tri_agree *agree = node->agree;
 
+    if ((net->config.ablate & TRI_AGREE_WITHOUT_GUARD_1) != 0)
+        return;
     if (agree->view.epoch != node->promised_epoch)
         node->promised = 0;
     if (agree->promised < node->promised || agree->accepted > agree->promised)
@@ -209,13 +237,13 @@ static void post(struct agree_net *net, uint32_t from, uint64_t id,
     memcpy(letter->data, send->data, send->bytes);
 }
 
-/* TROUPE_SIM_TRACE: what happens, on stderr. */
+/* TROUPE_TEST_SIM_TRACE: what happens, on stderr. */
 static bool is_traced(void)
 {
     static int is = -1;
 
     if (is < 0)
-        is = getenv("TROUPE_SIM_TRACE") != NULL;
+        is = getenv("TROUPE_TEST_SIM_TRACE") != NULL;
     return is > 0;
 }
 
@@ -247,7 +275,7 @@ static void trace(const struct agree_net *net, uint32_t at,
 {
     static const char *const names[] = {
         "",      "TICK", "MESSAGE", "DEATH", "PART",  "BOUNDARY",
-        "JOIN",  "LEAVE", "QUIT",   "AHEAD", "KNOWN",
+        "JOIN",  "LEAVE", "QUIT",   "RENEW", "AHEAD", "KNOWN",
     };
     const struct agree_node *node = &net->nodes[at];
 
@@ -330,18 +358,27 @@ void agree_net_step(struct agree_net *net, uint32_t at,
     }
 }
 
-static void forget(struct agree_net *net, uint32_t letter)
+/* In the order sent, for who delivers by order. */
+static struct agree_letter take(struct agree_net *net, uint32_t at)
 {
-    free(net->letters[letter].data);
-    net->letters[letter] = net->letters[--net->letters_len];
+    struct agree_letter letter = net->letters[at];
+
+    net->letters_len--;
+    memmove(&net->letters[at], &net->letters[at + 1],
+            (net->letters_len - at) * sizeof(letter));
+    return letter;
+}
+
+void agree_net_lose(struct agree_net *net, uint32_t at)
+{
+    free(take(net, at).data);
 }
 
 void agree_net_deliver(struct agree_net *net, uint32_t at)
 {
-    struct agree_letter letter = net->letters[at];
+    struct agree_letter letter = take(net, at);
     struct agree_node *node = &net->nodes[letter.to];
 
-    net->letters[at] = net->letters[--net->letters_len];
     net->messages++;
     if (node->is_alive && node->agree != NULL)
         agree_net_step(net, letter.to,
@@ -441,7 +478,7 @@ void agree_net_init(struct agree_net *net,
 void agree_net_fini(struct agree_net *net)
 {
     while (net->letters_len > 0)
-        forget(net, 0);
+        agree_net_lose(net, 0);
     for (uint32_t i = 0; i < net->config.nodes; i++)
         end_life(&net->nodes[i]);
 }
@@ -461,12 +498,12 @@ static void pick_letter(struct agree_net *net)
 
     if ((net->cut & way) != 0) {
         if (below(net, 4) == 0)
-            forget(net, at);
+            agree_net_lose(net, at);
         return;
     }
     chance = below(net, 100);
     if (chance < net->config.loss) {
-        forget(net, at);
+        agree_net_lose(net, at);
         return;
     }
     if (chance < net->config.loss + net->config.doubles &&
@@ -480,7 +517,7 @@ static void pick_letter(struct agree_net *net)
     agree_net_deliver(net, at);
 }
 
-static void ring(struct agree_net *net, uint32_t at)
+void agree_net_ring(struct agree_net *net, uint32_t at)
 {
     struct agree_node *node = &net->nodes[at];
     uint64_t due_ns;
@@ -512,7 +549,7 @@ static void pick_crash(struct agree_net *net, uint32_t at)
         if (letter < net->letters_len)
             agree_net_deliver(net, letter);
         else
-            ring(net, at);
+            agree_net_ring(net, at);
         net->crash_after = UINT32_MAX;
     }
     agree_net_crash(net, at);
@@ -537,24 +574,35 @@ static void pick_false_death(struct agree_net *net, uint32_t at)
     net->nodes[at].is_suspect = true;
 }
 
-/* A step's work is done; news of the others' come; all are there. */
-static void pick_vote(struct agree_net *net, uint32_t at)
+/* A step's work is done. */
+void agree_net_prepare(struct agree_net *net, uint32_t at)
 {
     struct agree_node *node = &net->nodes[at];
-    struct agree_seen *view = node->view;
     uint64_t next = node->committed + 1;
 
-    if (!is_in(node))
-        return;
     if (node->prepared < next && !node->is_at_boundary &&
         tri_agree_mark(node->agree, node->epoch, next)) {
         node->prepared = next;
         node->prepared_at[node->epoch] = next;
     }
-    for (uint32_t i = 0; i < net->config.nodes; i++)
-        if (below(net, 2) == 0 &&
-            net->nodes[i].views[node->epoch] == view)
-            node->seen[i] = net->nodes[i].prepared_at[node->epoch];
+}
+
+/* News of how far another is. */
+static void look(struct agree_net *net, uint32_t at, uint32_t of)
+{
+    struct agree_node *node = &net->nodes[at];
+
+    if (net->nodes[of].views[node->epoch] == node->view)
+        node->seen[of] = net->nodes[of].prepared_at[node->epoch];
+}
+
+/* All are there. */
+static void commit(struct agree_net *net, uint32_t at)
+{
+    struct agree_node *node = &net->nodes[at];
+    struct agree_seen *view = node->view;
+    uint64_t next = node->committed + 1;
+
     node->seen[at] = node->prepared;
     for (uint32_t i = 0; i < view->len; i++) {
         uint32_t slot = slot_of(net, view->members[i].node);
@@ -572,6 +620,24 @@ static void pick_vote(struct agree_net *net, uint32_t at)
                          (unsigned)node->epoch, (unsigned)view->next_mark);
 }
 
+void agree_net_vote(struct agree_net *net, uint32_t at)
+{
+    for (uint32_t i = 0; i < net->config.nodes; i++)
+        look(net, at, i);
+    commit(net, at);
+}
+
+static void pick_vote(struct agree_net *net, uint32_t at)
+{
+    if (!is_in(&net->nodes[at]))
+        return;
+    agree_net_prepare(net, at);
+    for (uint32_t i = 0; i < net->config.nodes; i++)
+        if (below(net, 2) == 0)
+            look(net, at, i);
+    commit(net, at);
+}
+
 static void set_boundary(struct agree_net *net, uint32_t at, bool is_at)
 {
     if (net->nodes[at].agree == NULL)
@@ -582,10 +648,9 @@ static void set_boundary(struct agree_net *net, uint32_t at, bool is_at)
                                              .at = is_at });
 }
 
-static void join(struct agree_net *net, uint32_t at)
+void agree_net_join(struct agree_net *net, uint32_t at, uint32_t to)
 {
     struct agree_node *node = &net->nodes[at];
-    uint32_t to = below(net, net->config.nodes + 1);
 
     forget_views(node);
     begin_life(net, at);
@@ -613,7 +678,10 @@ static void pick_churn(struct agree_net *net, uint32_t at)
         return;
     net->churn++;
     if (node->agree == NULL) {
-        join(net, at);
+        agree_net_join(net, at, below(net, net->config.nodes + 1));
+    } else if (below(net, 4) == 0) {
+        agree_net_step(net, at,
+                       (struct tri_agree_event){ .kind = TRI_AGREE_RENEW });
     } else if (below(net, 3) > 0) {
         node->leaves = true;
         agree_net_step(net, at,
@@ -653,7 +721,7 @@ static void pick(struct agree_net *net)
     if (what < 100 && net->letters_len > 0)
         pick_letter(net);
     else if (what < 110)
-        ring(net, at);
+        agree_net_ring(net, at);
     else if (what < 114)
         pick_crash(net, at);
     else if (what < 134)
@@ -744,7 +812,7 @@ static void ring_next(struct agree_net *net)
         return;
     for (uint32_t i = 0; i < net->config.nodes; i++)
         net->nodes[i].now_ns += first_ns;
-    ring(net, first);
+    agree_net_ring(net, first);
 }
 
 static void dump(struct agree_net *net)
@@ -753,7 +821,8 @@ static void dump(struct agree_net *net)
         const struct agree_node *node = &net->nodes[i];
 
         if (node->is_alive && node->agree != NULL)
-            fprintf(stderr, "  node %u: epoch %u of %u, %s, phase %u, %s, mark %u\n",
+            fprintf(stderr,
+                    "  node %u: epoch %u of %u, %s, phase %u, %s, mark %u\n",
                     (unsigned)node->id, (unsigned)node->epoch,
                     node->agree->view.len,
                     node->agree->is_frozen ? "frozen" : "free",
@@ -800,6 +869,21 @@ static void tell_ahead(struct agree_net *net)
                                (struct tri_agree_event){
                                    .kind = TRI_AGREE_AHEAD,
                                    .node = net->nodes[j].id });
+}
+
+uint32_t agree_net_find(const struct agree_net *net, uint32_t from,
+                        uint32_t to, uint8_t kind)
+{
+    uint32_t at = net->letters_len;
+
+    while (at-- > 0) {
+        const struct agree_letter *letter = &net->letters[at];
+
+        if (letter->from == from && letter->to == to &&
+            letter->data[1] == kind)
+            return at;
+    }
+    return UINT32_MAX;
 }
 
 void agree_net_calm(struct agree_net *net)

@@ -8,8 +8,8 @@
  * on its way, lose it, double it, ring any node's clock (each has its own),
  * crash a node (also in the midst of what it sends), tell a node of a death
  * (proven or not, true or false), vote, come to a boundary or leave it, join,
- * leave, quit, begin another life. After it, calm: nothing is lost any more,
- * all are told the truth, and all that live have to come to one view.
+ * leave, renew, quit, begin another life. After it, calm: nothing is lost any
+ * more, all are told the truth, and all that live have to come to one view.
  *
  * Checked after every step, by numbers of agree_core.h:
  *   1. one view for an epoch: among the living, or (without `proof`) ever;
@@ -42,7 +42,7 @@ struct agree_net_config {
     uint32_t doubles;
 };
 
-struct agree_letter {
+struct agree_letter { /* kept in the order sent */
     uint32_t from, to; /* places in nodes */
     size_t bytes;
     unsigned char *data;
@@ -113,9 +113,20 @@ void agree_net_run(struct agree_net *net);
 void agree_net_step(struct agree_net *net, uint32_t at,
                     struct tri_agree_event event);
 void agree_net_deliver(struct agree_net *net, uint32_t letter);
+void agree_net_lose(struct agree_net *net, uint32_t letter);
+/* The last letter of that kind on this way; UINT32_MAX: none. */
+uint32_t agree_net_find(const struct agree_net *net, uint32_t from,
+                        uint32_t to, uint8_t kind);
+/* Sets the node's clock to what it waits for. */
+void agree_net_ring(struct agree_net *net, uint32_t at);
+/* Its work of a step is done; it looks who else's is, and commits if all. */
+void agree_net_prepare(struct agree_net *net, uint32_t at);
+void agree_net_vote(struct agree_net *net, uint32_t at);
 void agree_net_crash(struct agree_net *net, uint32_t at);
 void agree_net_tell(struct agree_net *net, uint32_t at, uint32_t of,
                     bool proof);
+/* Begins a life outside, which asks `to`; or itself, or nodes: all. */
+void agree_net_join(struct agree_net *net, uint32_t at, uint32_t to);
 void agree_net_calm(struct agree_net *net);
 void agree_net_failed(struct agree_net *net, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

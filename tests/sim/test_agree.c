@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Agreed views: random runs of a few members under the worst schedules, the
- * crash of each leader after each of its messages, what each guard is for, and
- * time and traffic at scale. TROUPE_SIM=long runs more; a failure prints how to
- * repeat it.
+ * Agreed views: random runs of a few members under the worst schedules.
+ * TROUPE_TEST_SIM=long runs more; a failure prints how to repeat it.
  */
 #include "agree_net.h"
 #include "../unit/unit.h"
@@ -12,7 +10,7 @@
 
 static bool is_long(void)
 {
-    const char *text = getenv("TROUPE_SIM");
+    const char *text = getenv("TROUPE_TEST_SIM");
 
     return text != NULL && strcmp(text, "long") == 0;
 }
@@ -62,17 +60,20 @@ static uint64_t explore(uint64_t seed, uint32_t members, uint32_t runs,
 static void run_random(const char *test, uint32_t members)
 {
     uint64_t seed = unit_seed(test);
-    const char *text = getenv("TROUPE_SIM_RUNS");
+    const char *text = getenv("TROUPE_TEST_SIM_RUNS");
     uint32_t runs = text != NULL ? (uint32_t)atoi(text)
                     : is_long()  ? 200000
                                  : 3000;
     char failure[256];
-    uint64_t bad = explore(seed, members, runs, 0, failure);
+    uint64_t bad;
 
+    if (runs > 10000)
+        alarm(0);
+    bad = explore(seed, members, runs, 0, failure);
     if (bad != 0) {
         print_error("%s: %s\nto repeat: TROUPE_TEST_SEED=%llu "
-                    "TROUPE_SIM_RUNS=1 TROUPE_SIM_TRACE=1 TROUPE_SIM_ONLY=%s "
-                    "%s\n",
+                    "TROUPE_TEST_SIM_RUNS=1 TROUPE_TEST_SIM_TRACE=1 "
+                    "TROUPE_TEST_SIM_ONLY=%s %s\n",
                     test, failure, (unsigned long long)bad, test,
                     program_invocation_name);
         fail();
@@ -111,7 +112,7 @@ int main(void)
         cmocka_unit_test(test_random_4),
         cmocka_unit_test(test_random_5),
     };
-    const char *only = getenv("TROUPE_SIM_ONLY");
+    const char *only = getenv("TROUPE_TEST_SIM_ONLY");
 
     if (only != NULL)
         cmocka_set_test_filter(only);
