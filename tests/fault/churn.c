@@ -259,13 +259,15 @@ static void train(struct member *m)
         must(rc < 0 ? rc : TROUPE_EPROTO, "training");
 }
 
+static uint64_t epoch_steps(void)
+{
+    return (board->samples + BATCH - 1) / BATCH;
+}
+
 static void open_training(struct member *m)
 {
-    uint64_t epochs = 1;
     troupe_training_options_t options;
 
-    while (epochs * ((board->samples + BATCH - 1) / BATCH) < board->steps)
-        epochs++;
     m->used = calloc(board->samples, sizeof(*m->used));
     m->counts = calloc(board->samples, sizeof(*m->counts));
     m->slots = calloc(BATCH * DIM, sizeof(*m->slots));
@@ -273,7 +275,7 @@ static void open_training(struct member *m)
     troupe_training_options_init(&options);
     options.samples = board->samples;
     options.batch = BATCH;
-    options.epochs = epochs;
+    options.epochs = board->steps / epoch_steps();
     options.seed = 7;
     options.last_batch = TROUPE_LAST_SHORT;
     options.drain_signals = 0;
@@ -300,9 +302,18 @@ static void fill_seeds(int number, char *seeds, size_t bytes)
     seeds[0] = '\0';
     for (int i = 0; i < MEMBERS; i++)
         if (i != number)
-            len += (size_t)snprintf(seeds + len, bytes - len,
-                                    "%s127.0.0.1:%u", len > 0 ? "," : "",
-                                    board->ports[i]);
+            len += (size_t)snprintf(seeds + len, bytes - len, "%s127.0.0.1:%u",
+                                    len > 0 ? "," : "", board->ports[i]);
+}
+
+static void check_used(const struct member *m)
+{
+    for (uint64_t i = 0; i < board->samples; i++)
+        if (m->used[i] != board->steps / epoch_steps()) {
+            fail("place %d: sample %llu was used %u times", m->number,
+                 (unsigned long long)i, m->used[i]);
+            return;
+        }
 }
 
 /* member PLACE first|joins|alone FILE */
@@ -314,8 +325,8 @@ static int run_member(char **argv)
     char seeds[MEMBERS * 32], port[16];
     int fd = open(argv[4], O_RDWR);
 
-    board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                 0);
+    board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd < 0 || board == MAP_FAILED)
         puppet_fail("no board");
     close(fd);
@@ -333,14 +344,13 @@ static int run_member(char **argv)
     must(troupe_start(&m.troupe, &options), "start");
     open_training(&m);
     train(&m);
-    for (uint64_t i = 0; i < board->samples; i++)
-        if (m.used[i] != board->steps / ((board->samples + BATCH - 1) / BATCH)) {
-            fail("place %d: sample %llu was used %u times", m.number,
-                 (unsigned long long)i, m.used[i]);
-            break;
-        }
+    check_used(&m);
     must(troupe_training_close(&m.training, SOON_MS), "close");
     must(troupe_stop(&m.troupe), "stop");
+    free(m.used);
+    free(m.counts);
+    free(m.slots);
+    free(m.ballast);
     return atomic_load(&board->failures) > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
@@ -376,8 +386,8 @@ static void make_board(void)
     atexit(clean_up);
     if (fd < 0 || ftruncate(fd, sizeof(*board)) != 0)
         puppet_fail("a file to share: %s", strerror(errno));
-    board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                 0);
+    board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (board == MAP_FAILED)
         puppet_fail("mmap: %s", strerror(errno));
     close(fd);
@@ -499,8 +509,8 @@ static void compare(int place, int rounds)
         fail("descriptors leak");
     if (atomic_load(&now->threads) > atomic_load(&then->threads))
         fail("threads leak");
-    if (RESIDENT_COUNTS && more > (rounds < LONG_ROUNDS ? MORE_BYTES_MAX
-                                                        : MORE_BYTES_MAX_LONG))
+    if (RESIDENT_COUNTS &&
+        more > (rounds < LONG_ROUNDS ? MORE_BYTES_MAX : MORE_BYTES_MAX_LONG))
         fail("memory leaks");
 }
 
@@ -551,13 +561,13 @@ static void await_end(int place)
 /* So many steps that rounds have some each, and as many epochs as it takes. */
 static void set_length(int rounds)
 {
-    uint64_t epoch_rounds = rounds < EPOCH_ROUNDS ? (uint64_t)rounds
-                                                  : EPOCH_ROUNDS;
+    uint64_t epoch_rounds =
+        rounds < EPOCH_ROUNDS ? (uint64_t)rounds : EPOCH_ROUNDS;
     uint64_t steps = epoch_rounds * ROUND_STEPS;
 
     board->samples = steps * BATCH - 3; /* the last batch is smaller */
-    board->steps = steps * (((uint64_t)rounds + epoch_rounds - 1) /
-                            epoch_rounds);
+    board->steps =
+        steps * (((uint64_t)rounds + epoch_rounds - 1) / epoch_rounds);
     if (board->steps > STEPS_MAX)
         puppet_fail("too many rounds");
 }
@@ -571,8 +581,8 @@ int main(int argc, char **argv)
 
     if (argc == 5 && strcmp(argv[1], "member") == 0)
         return run_member(argv);
-    random_state = text ? strtoull(text, NULL, 0)
-                        : (uint64_t)(puppet_now_ms() * 1000);
+    random_state =
+        text ? strtoull(text, NULL, 0) : (uint64_t)(puppet_now_ms() * 1000);
     printf("TROUPE_TEST_SEED=%llu\n", (unsigned long long)random_state);
     unsetenv("TROUPE_TEST_SEED");
     make_board();

@@ -11,12 +11,12 @@
 
 enum {
     RANKS_MAX = 8,
-    EPOCHS = 30,
-    CUT_STEP = 30,
-    ALONE_STEPS = 30, /* of the side that goes on, before it is healed */
+    EPOCHS = 20,
+    CUT_STEP = 10,
+    ALONE_STEPS = 10, /* of the side that goes on, before it is healed */
     /* From here on it waits for the others: they hear of it when those look for
      * the dead. */
-    LATE_STEP = EPOCHS * EPOCH_STEPS - 200,
+    LATE_STEP = EPOCHS * EPOCH_STEPS - 100,
     PORT = 7700,
 };
 
@@ -28,6 +28,7 @@ struct board {
 static struct board *board;
 static int size, kept; /* ranks, and those of the side that goes on */
 static char key_file[128];
+static double began_ms;
 
 /* Hosts share their files. */
 static void open_board(void)
@@ -46,8 +47,8 @@ static void open_board(void)
     }
     MPI_Barrier(MPI_COMM_WORLD);
     fd = open(path, O_RDWR);
-    board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                 0);
+    board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd < 0 || board == MAP_FAILED)
         MUST(TROUPE_ESYSTEM);
     close(fd);
@@ -71,7 +72,14 @@ static void cut(void)
             CHECK(hosts_run("cut %d %d", i, k));
 }
 
-/* --- who goes on ------------------------------------------------------------ */
+static void tell(const char *what)
+{
+    printf("rank %d: %s after %.1f s\n", test_rank, what,
+           (test_now_ms() - began_ms) / 1e3);
+}
+
+/* --- who goes on ------------------------------------------------------------
+ */
 
 static void go_on(struct steps *steps, const troupe_step_t *step)
 {
@@ -79,8 +87,10 @@ static void go_on(struct steps *steps, const troupe_step_t *step)
     uint64_t split = atomic_load(&board->split);
     int ms = 1;
 
-    if (test_rank == 0 && step->step == CUT_STEP && step->retry == 0)
+    if (test_rank == 0 && step->step == CUT_STEP && step->retry == 0) {
         cut();
+        tell("cut");
+    }
     if (step->members == (uint32_t)kept && split == 0) {
         atomic_store(&board->split, step->step); /* all store the same */
         split = step->step;
@@ -88,6 +98,7 @@ static void go_on(struct steps *steps, const troupe_step_t *step)
     if (test_rank == 0 && split > 0 && !is_healed &&
         step->step >= split + ALONE_STEPS) {
         CHECK(hosts_run("heal"));
+        tell("healed");
         is_healed = true;
     }
     if (atomic_load(&board->back) < size - kept)
@@ -95,7 +106,8 @@ static void go_on(struct steps *steps, const troupe_step_t *step)
     troupe_serve(steps->troupe, ms);
 }
 
-/* --- who is left ------------------------------------------------------------ */
+/* --- who is left ------------------------------------------------------------
+ */
 
 static void linger(struct steps *steps, const troupe_step_t *step)
 {
@@ -136,6 +148,7 @@ static void be_left(struct steps *steps)
         if (atomic_load(&ledger->hashes[test_rank][step]) != 0)
             last = step;
     split = atomic_load(&board->split);
+    tell("knows that it is out");
     printf("rank %d: committed until step %llu; the others went on in %llu\n",
            test_rank, (unsigned long long)last, (unsigned long long)split);
     CHECK(split > 0 && last < split);
@@ -143,6 +156,7 @@ static void be_left(struct steps *steps)
     (void)troupe_stop(&steps->troupe);
     free(steps->used);
     come_back(steps);
+    tell("is back");
     atomic_fetch_add(&board->back, 1);
 }
 
@@ -174,6 +188,7 @@ int main(void)
                             .epochs = EPOCHS,
                             .extra_len = 1000,
                             .before = test_rank < kept ? go_on : linger };
+    began_ms = test_now_ms();
     steps_share(path);
     if (test_rank == 0)
         unlink(path);
@@ -183,6 +198,7 @@ int main(void)
     CHECK_EQ(steps_run(&steps), TROUPE_FINISHED);
     steps_check(&steps);
     CHECK_EQ(steps.members_most, size);
+    tell("done");
     steps_close(&steps);
     CHECK_EQ(troupe_stop(&steps.troupe), 0);
     leave();
