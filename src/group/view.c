@@ -537,17 +537,22 @@ static struct troupe_group *find_locked(struct tri_views *views, uint64_t id)
     return NULL;
 }
 
+static bool was_closed_locked(const struct tri_views *views, uint64_t id)
+{
+    for (uint32_t i = 0; i < TRI_VIEW_CLOSED_MAX; i++)
+        if (views->closed[i] == id)
+            return true;
+    return false;
+}
+
 /* Who goes on without knowing that we do not. */
 static void say_gone_locked(struct tri_views *views, uint64_t node,
                             uint64_t id)
 {
     struct tri_view_note note = { .group = id };
 
-    for (uint32_t i = 0; i < TRI_VIEW_CLOSED_MAX; i++)
-        if (views->closed[i] == id) {
-            tri_view_say(views, node, TRI_VIEW_GONE, &note);
-            return;
-        }
+    if (was_closed_locked(views, id))
+        tri_view_say(views, node, TRI_VIEW_GONE, &note);
 }
 
 static void garbage(struct tri_views *views, const char *what)
@@ -760,6 +765,29 @@ void tri_view_remove(struct tri_views *views, struct troupe_group *group)
 struct troupe_group *tri_view_find(struct tri_runtime *runtime, uint64_t id)
 {
     return find_locked(runtime->views, id);
+}
+
+static bool is_one_awaited_locked(struct tri_views *views)
+{
+    for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
+        struct troupe_group *group = atomic_load(&views->groups[i]);
+
+        if (group != NULL && group->state == TRI_VIEW_CREATING)
+            return true;
+    }
+    return false;
+}
+
+bool tri_view_may_come(struct tri_runtime *runtime, uint64_t id)
+{
+    struct tri_views *views = runtime->views;
+    bool may;
+
+    tri_views_lock(views);
+    may = find_locked(views, id) != NULL ||
+          (!was_closed_locked(views, id) && is_one_awaited_locked(views));
+    tri_views_unlock(views);
+    return may;
 }
 
 /* --- life ----------------------------------------------------------------- */

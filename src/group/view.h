@@ -54,6 +54,13 @@ void tri_views_close(struct tri_runtime *runtime);
 /* The group of an id, or NULL. Poll lock held, or the thread that made it. */
 struct troupe_group *tri_view_find(struct tri_runtime *runtime, uint64_t id);
 
+/*
+ * Whether records of a group may be for this node: it is here, or may be the
+ * one that is being created, whose id is not known here yet. Others may have
+ * heard of it before, and have begun. Poll lock held.
+ */
+bool tri_view_may_come(struct tri_runtime *runtime, uint64_t id);
+
 struct tri_runtime *tri_view_runtime(const struct troupe_group *group);
 uint64_t tri_view_group_id(const struct troupe_group *group);
 const char *tri_view_group_name(const struct troupe_group *group);

@@ -257,7 +257,8 @@ static struct tri_front *front_for(struct tri_runtime *runtime,
         return NULL;
     }
     /* Of a group that was closed here, or of none: nobody is interested. */
-    if (tri_view_find(runtime, head->group) == NULL)
+    if (tri_view_find(runtime, head->group) == NULL &&
+        !tri_view_may_come(runtime, head->group))
         return NULL;
     return tri_front_hold(tensor, head->group);
 }
