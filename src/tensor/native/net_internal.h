@@ -13,7 +13,10 @@
 /* Segments of one collective that a member may be ahead, */
 #define TRI_NET_SEGMENTS_AHEAD 8u
 /* and of each later one. */
-#define TRI_NET_SEGMENTS_EARLY 2u
+#define TRI_NET_SEGMENTS_EARLY 1u
+/* Bytes that all others together may send a member that is far behind: half of
+ * what the front keeps, see TRI_FRONT_INBOX_BYTES_MAX. */
+#define TRI_NET_EARLY_BYTES_MAX (32u << 20)
 /* Segments that are under way at once: while one waits another adds. */
 #define TRI_NET_SLOTS 4u
 /* Bits of a tag that the plan's tags take. */

@@ -117,6 +117,25 @@ static enum tri_net_algorithm cheapest(const struct tri_net *net, uint8_t kind,
     return best;
 }
 
+/*
+ * What a segment may be so that a member that is far behind is not sent more
+ * than it can keep. Of doubling and trees up each of its partners may send it
+ * the whole vector; of what is cut among members it gets one vector in all, or
+ * two.
+ */
+static size_t segment_bytes_max(const struct tri_net *net,
+                                enum tri_net_algorithm algorithm)
+{
+    size_t units = TRI_NET_SEGMENTS_AHEAD +
+                   (TRI_NET_AHEAD_LEN_MAX - 1) * TRI_NET_SEGMENTS_EARLY;
+    size_t vectors = 2;
+
+    if (algorithm == TRI_NET_DOUBLING)
+        for (size_t members = 2; members < net->config.len; members *= 2)
+            vectors++;
+    return TRI_NET_EARLY_BYTES_MAX / units / vectors;
+}
+
 /* Elements of a segment, of a block where blocks are members'. Vectors that
  * are little longer stay whole. */
 static size_t segment_len_of(const struct tri_net *net,
@@ -129,6 +148,7 @@ static size_t segment_len_of(const struct tri_net *net,
     /* messages of a vector that is cut among many shall not be small */
     if (algorithm != TRI_NET_DOUBLING && algorithm != TRI_NET_TREE)
         bytes *= tri_min(tri_max(net->config.len / 4, 1), 8);
+    bytes = tri_min(bytes, segment_bytes_max(net, algorithm));
     len = tri_max(bytes / element_bytes / blocks, 1);
     if (request->count <= len + len / 2)
         len = tri_max(request->count, 1);
