@@ -5,7 +5,12 @@
  * go on together; results are right for the members there are, and what was
  * given to a call that failed is not written to afterwards.
  *
- *   coll_kill [BACKEND]
+ *   coll_kill [fabric] [large] [BACKEND]
+ *
+ * large: sums of up to 64 MiB, else of up to 1 MiB. fabric: not by shared
+ * memory, but over the network, also on one host. On two hosts with two ranks
+ * each the members that are left are first alike on both, then not, and in the
+ * end one on each.
  */
 #include <stdatomic.h>
 
@@ -18,16 +23,31 @@
 
 enum {
     RANKS = 4,
-    CALLS = 300,
-    FLOATS_MAX = 1 << 18,
-    SOON_MS = 20000,
+    SIZES = 5,
+    SOON_MS = 60000,
     PATTERN = 0x37,
-    PROMPT_MS = 5000, /* on a machine that is busy */
+    PROMPT_MS = 30000, /* on a machine that is busy, of the largest */
 };
 
-static const size_t counts[] = { 1, 100, 5000, 70000, FLOATS_MAX };
-/* By rank: in the midst of which call it is killed. 0: never. */
-static const int ends[RANKS] = { 200, 0, 0, 60 };
+static const struct plan {
+    int calls; /* at least, and until two are dead */
+    size_t counts[SIZES]; /* by turns */
+    size_t count_max;
+    int ends[RANKS]; /* in the midst of which call each is killed; 0: never */
+    unsigned us_max; /* since that began */
+} plans[] = {
+    { .calls = 300,
+      .counts = { 1, 100, 5000, 70000, 1 << 18 },
+      .count_max = 1 << 18,
+      .ends = { 200, 0, 0, 60 },
+      .us_max = 2000 },
+    { .calls = 10,
+      .counts = { 2, 1 << 24, 1 << 20, 1 << 24, 70000 },
+      .count_max = 1 << 24,
+      .ends = { 6, 0, 0, 3 },
+      .us_max = 100000 },
+};
+static const struct plan *plan = &plans[0];
 
 static troupe_t *troupe;
 static troupe_group_t *group;
@@ -37,10 +57,10 @@ static struct tri_random rng;
 
 static void *killer(void *arg)
 {
-    unsigned us = tri_random_below(&rng, 2000);
+    unsigned us = tri_random_below(&rng, plan->us_max);
 
     (void)arg;
-    while (atomic_load(&call_now) < ends[test_rank])
+    while (atomic_load(&call_now) < plan->ends[test_rank])
         usleep(20);
     usleep(us);
     kill(getpid(), SIGKILL);
@@ -51,7 +71,7 @@ static void be_killed(void)
 {
     pthread_t thread;
 
-    if (ends[test_rank] != 0)
+    if (plan->ends[test_rank] != 0)
         MUST(pthread_create(&thread, NULL, killer, NULL));
 }
 
@@ -87,28 +107,35 @@ static void check_result(const float *result, size_t count)
 
     troupe_group_view(group, &view);
     for (size_t i = 0; i < count; i++)
-        wrong += result[i] != (float)view.active * (float)(i % 100);
+        wrong += result[i] != (float)view.active * in[i];
     CHECK_EQ((long long)wrong, 0);
+}
+
+/* The same on all members: of the view. */
+static int is_over(void)
+{
+    troupe_view_t view;
+
+    troupe_group_view(group, &view);
+    return atomic_load(&call_now) >= plan->calls && view.active <= 2;
 }
 
 /* What was given to the call that failed, until the next one has ended. */
 static int is_untouched(void)
 {
     const unsigned char *bytes = (const unsigned char *)given;
+    size_t len = plan->count_max * sizeof(float);
 
-    for (size_t i = 0; i < FLOATS_MAX * sizeof(float); i++)
-        if (bytes[i] != PATTERN)
-            return 0;
-    return 1;
+    return bytes[0] == PATTERN && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
 static void calls(void)
 {
     int failed = 0;
 
-    while (atomic_load(&call_now) < CALLS) {
+    while (!is_over()) {
         int now = atomic_fetch_add(&call_now, 1) + 1;
-        size_t count = counts[now % (int)tri_array_len(counts)];
+        size_t count = plan->counts[now % SIZES];
         double begin_ms = test_now_ms();
         int rc = troupe_allreduce(group, in, out, count, TROUPE_FLOAT,
                                   TROUPE_SUM, SOON_MS);
@@ -121,8 +148,8 @@ static void calls(void)
         failed++;
         /* The buffer is kept, and not to be written any more. */
         given = out;
-        memset(given, PATTERN, FLOATS_MAX * sizeof(float));
-        out = malloc(FLOATS_MAX * sizeof(float));
+        memset(given, PATTERN, plan->count_max * sizeof(float));
+        out = malloc(plan->count_max * sizeof(float));
         go_on_together(begin_ms);
         CHECK(is_untouched());
     }
@@ -132,13 +159,20 @@ static void calls(void)
 
 int main(int argc, char **argv)
 {
-    const char *text = getenv("TROUPE_TEST_SEED");
+    const char *text = getenv("TROUPE_TEST_SEED"), *backend = "native";
     uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : tri_now_ns();
     troupe_group_options_t options;
     troupe_view_t view;
     int size, level;
 
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &level);
+    for (; argc > 1; argc--, argv++)
+        if (strcmp(argv[1], "fabric") == 0)
+            setenv("TROUPE_TRANSPORT", "fabric", 1);
+        else if (strcmp(argv[1], "large") == 0)
+            plan = &plans[1];
+        else
+            backend = argv[1];
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     MUST(troupe_start(&troupe, NULL));
@@ -148,11 +182,11 @@ int main(int argc, char **argv)
            (unsigned long long)seed);
     tri_random_init(&rng, tri_mix64(seed + (uint64_t)test_rank));
     troupe_group_options_init(&options);
-    options.backend = argc > 1 ? argv[1] : "native";
+    options.backend = backend;
     MUST(troupe_group_create(troupe, "all", &options, &group));
-    in = malloc(FLOATS_MAX * sizeof(float));
-    out = malloc(FLOATS_MAX * sizeof(float));
-    for (size_t i = 0; i < FLOATS_MAX; i++)
+    in = malloc(plan->count_max * sizeof(float));
+    out = malloc(plan->count_max * sizeof(float));
+    for (size_t i = 0; i < plan->count_max; i++)
         in[i] = (float)(i % 100);
     be_killed();
     calls();
