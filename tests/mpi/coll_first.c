@@ -22,7 +22,7 @@ int main(void)
     for (int i = 0; i < GROUPS; i++) {
         int64_t in = test_rank + i, sum = 0;
         troupe_group_t *group;
-        char name[16];
+        char name[32];
 
         snprintf(name, sizeof(name), "first-%d", i);
         MUST(troupe_group_create(troupe, name, &options, &group));
