@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,37 +20,65 @@ static const char *const dropped[] = { "OMPI_",          "PMIX_",
                                        "TROUPE_SEEDS=",  "TROUPE_KEY_FILE=",
                                        "TROUPE_REPORT=", "TROUPE_MPI=" };
 
-/* Texts with a 0 behind each, as a vector; room for `more` further ones. NULL:
- * not to be had. */
-static char **read_texts(pid_t pid, const char *file, size_t more,
-                         size_t *len_p)
+/* Texts with a 0 behind each, of a file of /proc, as a vector. */
+struct texts {
+    char *data, **list;
+    size_t len;
+};
+
+/* What a joiner is made of, all of it from one running process. */
+struct recipe {
+    struct texts arguments, environment;
+    char program[PATH_MAX], dir[PATH_MAX];
+    char key[PATH_MAX + 32], report[PATH_MAX + 32];
+    char seeds[SEEDS_MAX * (FACTS_ENDPOINT_BYTES + 1) + 32];
+};
+
+/* Of environ's further texts. */
+#define OWN_TEXTS 4u
+
+static void free_texts(struct texts *texts)
 {
-    char path[64], *data = malloc(TEXTS_BYTES_MAX + 1), **texts;
-    ssize_t bytes = 0, got = 1;
-    size_t len = 0;
+    free(texts->data);
+    free(texts->list);
+    *texts = (struct texts){ 0 };
+}
+
+/* NULL or "": not to be had. */
+static char *read_file(pid_t pid, const char *file, size_t *bytes_p)
+{
+    char path[64], *data = malloc(TEXTS_BYTES_MAX + 1);
+    ssize_t got = 1;
+    size_t bytes = 0;
     int fd;
 
     snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
     fd = data != NULL ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    while (fd >= 0 && got > 0 && bytes < (ssize_t)TEXTS_BYTES_MAX) {
-        got = read(fd, data + bytes, TEXTS_BYTES_MAX - (size_t)bytes);
-        bytes += got > 0 ? got : 0;
+    while (fd >= 0 && got > 0 && bytes < TEXTS_BYTES_MAX) {
+        got = read(fd, data + bytes, TEXTS_BYTES_MAX - bytes);
+        bytes += got > 0 ? (size_t)got : 0;
     }
     if (fd >= 0)
         close(fd);
-    if (bytes == 0) {
-        free(data);
-        return NULL;
-    }
-    data[bytes] = '\0';
-    for (ssize_t i = 0; i < bytes; i++)
-        len += data[i] == '\0';
-    texts = calloc(len + more + 2, sizeof(*texts));
-    len = 0;
-    for (char *c = data; texts != NULL && c < data + bytes; c += strlen(c) + 1)
-        texts[len++] = c;
-    *len_p = len;
-    return texts;
+    if (data != NULL)
+        data[bytes] = '\0';
+    *bytes_p = bytes;
+    return data;
+}
+
+static bool read_texts(pid_t pid, const char *file, struct texts *texts)
+{
+    size_t bytes = 0, len = 0;
+
+    texts->data = read_file(pid, file, &bytes);
+    for (size_t i = 0; i < bytes; i++)
+        len += texts->data[i] == '\0';
+    texts->list = calloc(len + OWN_TEXTS + 2, sizeof(*texts->list));
+    if (bytes == 0 || texts->list == NULL)
+        return false; /* a process that has just died has none */
+    for (char *c = texts->data; c < texts->data + bytes; c += strlen(c) + 1)
+        texts->list[texts->len++] = c;
+    return true;
 }
 
 static bool is_dropped(const char *text)
@@ -60,82 +89,109 @@ static bool is_dropped(const char *text)
     return false;
 }
 
-static char *variable(const char *name, const char *value)
+static bool is_there(const struct fact_node *node)
 {
-    size_t bytes = strlen(name) + strlen(value) + 2;
-    char *text = malloc(bytes);
-
-    if (text != NULL)
-        snprintf(text, bytes, "%s=%s", name, value);
-    return text;
+    return !node->found_dead && !node->stopped && facts_is_running(node);
 }
 
-/* Endpoints of those that run, or, on other machines, may. */
-static char *seeds_of(const struct facts *facts)
+/* Endpoints of those that run. */
+static void name_seeds(const struct facts *facts, struct recipe *recipe)
 {
-    char seeds[SEEDS_MAX * (FACTS_ENDPOINT_BYTES + 1)] = "";
     uint32_t len = 0;
 
+    strcpy(recipe->seeds, "TROUPE_SEEDS=");
     for (uint32_t i = 0; i < facts->len && len < SEEDS_MAX; i++) {
         const struct fact_node *node = &facts->nodes[i];
 
-        if (node->endpoint[0] == '\0' || node->found_dead || node->stopped ||
-            !facts_is_running(node))
+        if (node->endpoint[0] == '\0' || !is_there(node))
             continue;
         if (len++ > 0)
-            strcat(seeds, ",");
-        strcat(seeds, node->endpoint);
+            strcat(recipe->seeds, ",");
+        strcat(recipe->seeds, node->endpoint);
     }
-    return len > 0 ? variable("TROUPE_SEEDS", seeds) : NULL;
 }
 
-static const struct fact_node *model_of(const struct facts *facts)
+static void own_environment(const struct job *job, const struct facts *facts,
+                            struct recipe *recipe)
 {
-    for (uint32_t i = 0; i < facts->len; i++)
-        if (!facts->nodes[i].found_dead && !facts->nodes[i].stopped &&
-            facts_is_running(&facts->nodes[i]))
-            return &facts->nodes[i];
-    return NULL;
+    static char no_mpi[] = "TROUPE_MPI=off";
+    struct texts *texts = &recipe->environment;
+    char path[PATH_MAX];
+    size_t kept = 0;
+
+    for (size_t i = 0; i < texts->len; i++)
+        if (!is_dropped(texts->list[i]))
+            texts->list[kept++] = texts->list[i];
+    job_path(job, "key", path);
+    snprintf(recipe->key, sizeof(recipe->key), "TROUPE_KEY_FILE=%s", path);
+    job_path(job, "report", path);
+    snprintf(recipe->report, sizeof(recipe->report), "TROUPE_REPORT=%s", path);
+    name_seeds(facts, recipe);
+    texts->list[kept++] = no_mpi;
+    texts->list[kept++] = recipe->key;
+    texts->list[kept++] = recipe->report;
+    texts->list[kept++] = recipe->seeds;
+    texts->list[kept] = NULL;
+    texts->len = kept;
 }
 
-static char **environment_of(const struct job *job, const struct facts *facts,
-                             pid_t pid)
+static bool read_link(pid_t pid, const char *file, char target_p[PATH_MAX])
 {
-    char key[PATH_MAX], report[PATH_MAX];
-    size_t len = 0, kept = 0;
-    char **texts = read_texts(pid, "environ", 4, &len);
+    char path[64];
+    ssize_t len;
 
-    if (texts == NULL)
-        return NULL;
-    for (size_t i = 0; i < len; i++)
-        if (!is_dropped(texts[i]))
-            texts[kept++] = texts[i];
-    job_path(job, "key", key);
-    job_path(job, "report", report);
-    texts[kept++] = variable("TROUPE_MPI", "off");
-    texts[kept++] = variable("TROUPE_KEY_FILE", key);
-    texts[kept++] = variable("TROUPE_REPORT", report);
-    texts[kept++] = seeds_of(facts);
-    texts[kept] = NULL;
-    return texts;
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
+    len = readlink(path, target_p, PATH_MAX - 1);
+    target_p[len > 0 ? len : 0] = '\0';
+    return len > 0;
 }
 
-/* In the child. */
-static _Noreturn void become(pid_t model, char **argv, char **environment)
+static bool read_recipe(const struct job *job, const struct facts *facts,
+                        const struct fact_node *model, struct recipe *recipe)
 {
-    char link[64], program[PATH_MAX], dir[PATH_MAX];
-    ssize_t program_len, dir_len;
+    if (!read_texts(model->pid, "cmdline", &recipe->arguments) ||
+        !read_texts(model->pid, "environ", &recipe->environment) ||
+        !read_link(model->pid, "exe", recipe->program) ||
+        !read_link(model->pid, "cwd", recipe->dir))
+        return false;
+    own_environment(job, facts, recipe);
+    return true;
+}
 
-    snprintf(link, sizeof(link), "/proc/%d/exe", (int)model);
-    program_len = readlink(link, program, sizeof(program) - 1);
-    snprintf(link, sizeof(link), "/proc/%d/cwd", (int)model);
-    dir_len = readlink(link, dir, sizeof(dir) - 1);
-    if (program_len > 0 && dir_len > 0) {
-        program[program_len] = '\0';
-        dir[dir_len] = '\0';
-        if (chdir(dir) == 0)
-            execve(program, argv, environment);
+static void free_recipe(struct recipe *recipe)
+{
+    free_texts(&recipe->arguments);
+    free_texts(&recipe->environment);
+}
+
+/* Any that runs will do; one may die while it is looked at. */
+static const char *find_recipe(const struct job *job,
+                               const struct facts *facts,
+                               struct recipe *recipe)
+{
+    const char *wrong = "no node of the job runs on this machine";
+
+    for (uint32_t i = 0; i < facts->len; i++) {
+        if (!is_there(&facts->nodes[i]))
+            continue;
+        if (read_recipe(job, facts, &facts->nodes[i], recipe))
+            return NULL;
+        free_recipe(recipe);
+        wrong = "the job's processes cannot be looked at";
     }
+    return wrong;
+}
+
+/* In the child, which has no signal blocked that its model has not. */
+static _Noreturn void become(const struct recipe *recipe)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (chdir(recipe->dir) == 0)
+        execve(recipe->program, recipe->arguments.list,
+               recipe->environment.list);
     fprintf(stderr, "troupe: a joiner could not be started: %s\n",
             strerror(errno));
     _exit(127);
@@ -144,23 +200,20 @@ static _Noreturn void become(pid_t model, char **argv, char **environment)
 const char *joiner_start(const struct job *job, const struct facts *facts,
                          pid_t *pid_p)
 {
-    const struct fact_node *model = model_of(facts);
-    char **argv, **environment;
-    size_t len;
+    static struct recipe recipe; /* large */
+    const char *wrong = find_recipe(job, facts, &recipe);
     pid_t pid;
 
-    if (model == NULL)
-        return "no node of the job runs on this machine";
-    argv = read_texts(model->pid, "cmdline", 0, &len);
-    environment = environment_of(job, facts, model->pid);
-    if (argv == NULL || environment == NULL)
-        return "the job's processes cannot be looked at";
+    if (wrong != NULL)
+        return wrong;
     fflush(NULL);
     pid = fork();
     if (pid == 0)
-        become(model->pid, argv, environment);
-    if (pid < 0)
-        return strerror(errno);
-    *pid_p = pid;
-    return NULL;
+        become(&recipe);
+    if (pid > 0)
+        *pid_p = pid;
+    else
+        wrong = strerror(errno);
+    free_recipe(&recipe);
+    return wrong;
 }
