@@ -604,7 +604,7 @@ static void on_died(void *context, struct tri_peer *peer)
     else if (peer->rank < 0 && atomic_load(&runtime->stopping))
         tri_info("%s is gone", tri_peer_label(peer, label));
     else
-        tri_warn("%s has died", tri_peer_label(peer, label));
+        tri_warn("%s has died: %s", tri_peer_label(peer, label), peer->why);
     tri_actors_node_gone(runtime, peer->node, TROUPE_ENODE);
     tri_room(runtime); /* in vain */
     troupe_wake((troupe_from_t){ .context_ = runtime });

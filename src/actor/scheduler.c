@@ -569,7 +569,7 @@ int tri_scheduler_start(struct tri_scheduler *scheduler)
             scheduler->started_len++;
     }
     if (rc == 0)
-        rc = tri_thread_create(&scheduler->control_thread, "troupe-control",
+        rc = tri_thread_create(&scheduler->control_thread, TRI_CONTROL_THREAD,
                                tri_control_main, scheduler);
     scheduler->control_started = rc == 0;
     if (rc != 0)

@@ -34,6 +34,9 @@
 #include "base/random.h"
 #include "os/thread.h"
 
+/* The control thread's name, by which others of the host find it. */
+#define TRI_CONTROL_THREAD "troupe-control"
+
 struct tri_runtime;
 struct tri_worker;
 struct troupe_self;

@@ -115,6 +115,7 @@ struct tri_peer {
     bool doomed;           /* lock; its process was found gone */
     bool told_lost;        /* lock; what the channel holds was told of */
     struct tri_outbox outboxes[TRI_LANES];
+    const char *why;    /* it is dead; who killed it */
     uint64_t exposures; /* lock; messages offered to be pulled */
     _Atomic uint64_t *_Atomic stopped; /* flow.c's; NULL before the first */
 
@@ -401,8 +402,11 @@ void tri_link_say_bye(struct tri_link *link);
  * that joined are not waited for: they go on when a job ends. */
 bool tri_link_all_left(struct tri_link *link);
 
-/* Declares a peer dead: no more sends, queued messages are undelivered.
- * Any thread. */
+/* Declares a peer dead: no more sends, queued messages are undelivered. Any
+ * thread. why: what proves it, for the log; static text. */
+void tri_link_kill_for(struct tri_peer *peer, const char *why);
+
+/* The same when its process was found to have ended. */
 void tri_link_kill(struct tri_peer *peer);
 
 /* A counter of a peer, `sent` or `received`. acquire: pairs with

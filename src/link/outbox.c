@@ -701,13 +701,14 @@ void tri_peer_say_bye(struct tri_peer *peer)
  * What the dying peer had sent may still arrive; it is delivered. The channel
  * is closed under the lock, so that no sender is in it.
  */
-void tri_link_kill(struct tri_peer *peer)
+void tri_link_kill_for(struct tri_peer *peer, const char *why)
 {
     struct tri_link_events *events = &peer->link->config.events;
 
     if (atomic_exchange_explicit(&peer->state, TRI_PEER_DEAD,
                                  memory_order_acq_rel) == TRI_PEER_DEAD)
         return;
+    peer->why = why;
     /* release: who sees the number finds the peer dead */
     atomic_fetch_add_explicit(&peer->link->deaths, 1, memory_order_release);
     tri_lock_acquire(&peer->lock);
@@ -719,4 +720,9 @@ void tri_link_kill(struct tri_peer *peer)
     drop_channel_locked(peer);
     peer_unlock(peer);
     events->died(events->context, peer);
+}
+
+void tri_link_kill(struct tri_peer *peer)
+{
+    tri_link_kill_for(peer, "its process has ended");
 }

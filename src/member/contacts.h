@@ -21,6 +21,7 @@ struct tri_contact {
     struct tri_peer *peer; /* NULL: us, or it could not be made */
     uint64_t heard;        /* what tri_peer_heard said last */
     int pidfd;             /* -1: none */
+    uint32_t pid;          /* of the process that pidfd is of */
     bool own_job;          /* a rank of our job */
     bool over;             /* dead, or left, or there is no room for it */
 };

@@ -198,7 +198,7 @@ static const struct tri_member_card *arrived_card(struct tri_member *member,
 static void admit_unlisted(struct tri_contact *contact, const char *where)
 {
     if (contact->peer != NULL)
-        tri_link_kill(contact->peer);
+        tri_link_kill_for(contact->peer, "there is no room for it here");
     contact->peer = NULL;
     contact->over = true;
     tri_error("no room for node %016llx, which joined, at %s: messages cannot "
@@ -238,24 +238,6 @@ static bool admit(struct tri_member *member, uint64_t node)
     return true;
 }
 
-/* Ends what we have to do with a member that died or left. */
-static void part(struct tri_member *member, struct tri_contact *contact,
-                 bool has_left, bool end_link)
-{
-    struct tri_peer *peer = contact->peer;
-
-    if (!contact->over && !contact->own_job)
-        atomic_fetch_sub(&member->others, 1);
-    contact->over = true;
-    contact->peer = NULL; /* its slot will have another one some day */
-    tri_member_unwatch(member, contact);
-    if (peer == NULL || !end_link)
-        return;
-    if (has_left) /* what it sent is here: it waited for that */
-        atomic_store(&peer->left, (1u << TRI_LANES) - 1);
-    tri_link_kill(peer);
-}
-
 static const char *evidence_text(uint8_t evidence)
 {
     switch (evidence) {
@@ -266,6 +248,24 @@ static const char *evidence_text(uint8_t evidence)
     default:
         return "it does not answer";
     }
+}
+
+/* Ends what we have to do with a member that died or, why: NULL, left. */
+static void part(struct tri_member *member, struct tri_contact *contact,
+                 const char *why, bool end_link)
+{
+    struct tri_peer *peer = contact->peer;
+
+    if (!contact->over && !contact->own_job)
+        atomic_fetch_sub(&member->others, 1);
+    contact->over = true;
+    contact->peer = NULL; /* its slot will have another one some day */
+    tri_member_unwatch(member, contact);
+    if (peer == NULL || !end_link)
+        return;
+    if (why == NULL) /* what it sent is here: it waited for that */
+        atomic_store(&peer->left, (1u << TRI_LANES) - 1);
+    tri_link_kill_for(peer, why != NULL ? why : "it has left");
 }
 
 /* True: ranks that stop with us are not taken for dead or gone. */
@@ -312,7 +312,9 @@ static void apply_change(struct tri_member *member,
         return;
     log_change(change);
     if (is_over)
-        part(member, contact, change->after == TRI_SWIM_LEFT,
+        part(member, contact,
+             change->after == TRI_SWIM_LEFT ? NULL
+                                            : evidence_text(change->evidence),
              !is_stopping_with_us(member, contact, change));
     tri_roster_change(member->runtime->roster, change->node, change->before,
                       change->after, change->evidence, change->incarnation);
@@ -336,7 +338,7 @@ static void exclude(struct tri_member *member)
               "silent for too long, or cut off. It may stop, and start again "
               "with option seeds (and option mpi \"off\") as a new node");
     while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL)
-        part(member, contact, false, true);
+        part(member, contact, "to the others this node is dead", true);
     tri_roster_excluded(member->runtime->roster);
     member->clients_due_ns = 0; /* they look, too */
 }
@@ -740,6 +742,8 @@ static int open_core(struct tri_member *member,
     swim.header_bytes = TRI_PACKET_SWIM_BYTES;
     swim.rumour_bytes = TRI_PACKET_RUMOUR_BYTES;
     swim.card_bytes = TRI_CARD_BYTES_MAX;
+    swim.is_starved = tri_member_is_starved;
+    swim.context = member;
     rc = tri_swim_create(&swim, &member->swim);
     return rc == 0 ? tri_contacts_init(&member->contacts, swim.members_max)
                    : rc;

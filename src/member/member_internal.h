@@ -195,4 +195,8 @@ void tri_member_unwatch(struct tri_member *member, struct tri_contact *contact);
 /* Looks which processes have ended. True: the socket is readable. */
 bool tri_member_look(struct tri_member *member, uint64_t now_ns);
 
+/* Whether a node of this host cannot answer for want of a core. context: the
+ * struct tri_member. */
+bool tri_member_is_starved(void *context, uint64_t node);
+
 #endif

@@ -50,7 +50,8 @@ void tri_member_publish(struct tri_member *member)
         [TRI_MEMBER_SUSPICIONS] = metrics.suspicions,
         [TRI_MEMBER_REFUTATIONS] = metrics.refutations,
         [TRI_MEMBER_DEATHS] = metrics.deaths,
-        [TRI_MEMBER_NOT_JUDGED] = metrics.dropped_by_rule_a,
+        [TRI_MEMBER_NOT_JUDGED] = metrics.dropped_by_rule_a +
+                                  metrics.starved,
         [TRI_MEMBER_PAUSES] = metrics.pauses,
         [TRI_MEMBER_HEALTH] = metrics.health,
         [TRI_MEMBER_RTT_US] = metrics.rtt_us,

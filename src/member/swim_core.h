@@ -184,6 +184,10 @@ struct tri_swim_config {
     uint32_t card_bytes;        /* at most, of a card beside it */
     uint32_t snapshots_max;     /* joiners served at once; 16 (at most 64) */
     uint32_t ablate;            /* TRI_SWIM_WITHOUT_...; 0 */
+    /* Whether a silent member is known to wait for a core: then it is not dead,
+     * and its verdict waits for another period. NULL: nobody knows. */
+    bool (*is_starved)(void *context, uint64_t node);
+    void *context;
 };
 
 /* Defaults for everything but node, seed and members_max. */
@@ -238,6 +242,7 @@ struct tri_swim_effects {
 /* Counters, and the health. */
 struct tri_swim_metrics {
     uint64_t probes, probes_failed, dropped_by_rule_a, pauses;
+    uint64_t starved; /* verdicts that waited, see is_starved */
     uint64_t suspicions, deaths, refutations; /* refutations of our own */
     uint64_t packets_in, packets_out, rumours_dropped;
     uint64_t refused; /* packets from the dead, to others, nonsense */

@@ -192,6 +192,21 @@ static bool is_deaf(const struct tri_swim *swim)
     return swim->heard_ns + window_ns < swim->now_ns || swim->heard == 0;
 }
 
+/* Who is silent for want of a core will speak, however long that takes. */
+static bool is_starved(struct tri_swim *swim, const struct record *record)
+{
+    const struct tri_swim_config *config = &swim->config;
+    struct detail *detail = &swim->details[record->detail];
+
+    if (config->is_starved == NULL ||
+        !config->is_starved(config->context, record->node))
+        return false;
+    detail->since_ns += swim->now_ns - suspicion_decayed_ns(detail) +
+                        config->times.period;
+    swim->metrics.starved++;
+    return true;
+}
+
 /* A node that has heard nothing waits with its verdicts until it hears
  * something (heard in swim_core.c makes them due again). */
 static void suspicions_postpone(struct tri_swim *swim)
@@ -238,6 +253,9 @@ void tri_swim_suspicions_tick(struct tri_swim *swim)
         } else if (wants_call(swim, detail)) {
             if (tri_swim_last_call(swim, index))
                 detail->called_ns = swim->now_ns;
+            due_ns = min_u64(due_ns, suspicion_end_ns(swim, detail));
+            i++;
+        } else if (is_starved(swim, record)) {
             due_ns = min_u64(due_ns, suspicion_end_ns(swim, detail));
             i++;
         } else { /* the last suspect takes its place in the array */

@@ -7,6 +7,7 @@
  * hidden /proc) is left to probes.
  */
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@ bool tri_member_watch(struct tri_member *member, struct tri_contact *contact,
     rc = tri_process_open((pid_t)card->pid, card->started, &contact->pidfd);
     if (rc != 0)
         return rc != TROUPE_ENODE;
+    contact->pid = card->pid;
     if (epoll_ctl(member->epoll_fd, EPOLL_CTL_ADD, contact->pidfd, &event) < 0)
         tri_member_unwatch(member, contact);
     return true;
@@ -49,6 +51,22 @@ void tri_member_unwatch(struct tri_member *member, struct tri_contact *contact)
     epoll_ctl(member->epoll_fd, EPOLL_CTL_DEL, contact->pidfd, &event);
     close(contact->pidfd);
     contact->pidfd = -1;
+}
+
+/* It waits for a core, or for the disk; or it did so until just now, and what
+ * it said then has come, but was not read yet. */
+bool tri_member_is_starved(void *context, uint64_t node)
+{
+    struct tri_member *member = context;
+    struct tri_contact *contact = tri_contacts_find(&member->contacts, node);
+    struct pollfd socket = { .fd = member->socket.fd, .events = POLLIN };
+    enum tri_process_state state;
+
+    if (contact == NULL || contact->pidfd < 0)
+        return false;
+    state = tri_process_state((pid_t)contact->pid, TRI_CONTROL_THREAD);
+    return state == TRI_PROCESS_WAITS ||
+           (state == TRI_PROCESS_SLEEPS && poll(&socket, 1, 0) > 0);
 }
 
 bool tri_member_look(struct tri_member *member, uint64_t now_ns)

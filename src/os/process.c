@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "os/process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -56,26 +57,79 @@ int tri_process_watch(int socket, pid_t pid, int *pidfd_p)
 #define STARTED_FIELD 22
 #define STAT_BYTES 1024
 
+/* Reads a file of /proc; false: it is not there. */
+static bool read_text(const char *path, char text[STAT_BYTES])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes;
+
+    text[0] = '\0';
+    if (fd < 0)
+        return false;
+    bytes = read(fd, text, STAT_BYTES - 1);
+    close(fd);
+    text[bytes > 0 ? bytes : 0] = '\0';
+    return bytes > 0;
+}
+
 uint64_t tri_process_started(pid_t pid)
 {
     char path[32], text[STAT_BYTES];
     const char *c;
-    ssize_t bytes;
-    int fd;
 
     snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (!read_text(path, text))
         return 0;
-    bytes = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    text[bytes > 0 ? bytes : 0] = '\0';
     c = strrchr(text, ')');
     for (int field = 2; c != NULL && field < STARTED_FIELD; field++) {
         c = strchr(c, ' ');
         c = c != NULL ? c + 1 : NULL;
     }
     return c != NULL ? strtoull(c, NULL, 10) : 0;
+}
+
+/* UNKNOWN: another thread's. */
+static enum tri_process_state state_of(const char *stat, const char *thread)
+{
+    const char *name = strchr(stat, '('), *end = strrchr(stat, ')');
+    size_t len = strlen(thread);
+
+    if (name == NULL || end == NULL || (size_t)(end - name) != len + 1 ||
+        memcmp(name + 1, thread, len) != 0 || end[1] != ' ')
+        return TRI_PROCESS_UNKNOWN;
+    switch (end[2]) {
+    case 'R':
+    case 'D':
+        return TRI_PROCESS_WAITS;
+    case 'T':
+    case 't':
+        return TRI_PROCESS_STOPPED;
+    case 'S':
+        return TRI_PROCESS_SLEEPS;
+    default:
+        return TRI_PROCESS_UNKNOWN;
+    }
+}
+
+enum tri_process_state tri_process_state(pid_t pid, const char *thread)
+{
+    enum tri_process_state state = TRI_PROCESS_UNKNOWN;
+    char path[64], text[STAT_BYTES];
+    struct dirent *entry;
+    DIR *tasks;
+
+    snprintf(path, sizeof(path), "/proc/%ld/task", (long)pid);
+    tasks = opendir(path);
+    if (tasks == NULL)
+        return state;
+    while (state == TRI_PROCESS_UNKNOWN && (entry = readdir(tasks)) != NULL) {
+        snprintf(path, sizeof(path), "/proc/%ld/task/%.16s/stat", (long)pid,
+                 entry->d_name);
+        if (entry->d_name[0] != '.' && read_text(path, text))
+            state = state_of(text, thread);
+    }
+    closedir(tasks);
+    return state;
 }
 
 int tri_process_open(pid_t pid, uint64_t started, int *pidfd_p)

@@ -31,6 +31,17 @@ uint64_t tri_process_started(pid_t pid);
  */
 int tri_process_open(pid_t pid, uint64_t started, int *pidfd_p);
 
+enum tri_process_state {
+    TRI_PROCESS_UNKNOWN, /* gone, or not to be seen */
+    TRI_PROCESS_WAITS,   /* for a core, or runs, or waits for the disk */
+    TRI_PROCESS_SLEEPS,  /* until something happens */
+    TRI_PROCESS_STOPPED,
+};
+
+/* What the thread of that name in a process is at now. Costs some system
+ * calls a thread. */
+enum tri_process_state tri_process_state(pid_t pid, const char *thread);
+
 /*
  * Reads memory of another process (or our own). Errors: ENODE (it has ended),
  * ESYSTEM (this kernel forbids it, or there is no such memory; not logged).

@@ -20,6 +20,15 @@ struct fixture {
 
 static struct fixture node_one; /* large */
 
+/* Looks at node 3 that find it waiting for a core; counts down. */
+static int starved_looks;
+
+static bool is_starved(void *context, uint64_t node)
+{
+    assert_ptr_equal(context, &node_one);
+    return node == 3 && starved_looks-- > 0;
+}
+
 /* Node 1 of n, the others being 2 .. n. */
 static struct fixture *one_of(uint32_t n, uint32_t ablate)
 {
@@ -31,6 +40,8 @@ static struct fixture *one_of(uint32_t n, uint32_t ablate)
     f->config.seed = 7;
     f->config.members_max = 256;
     f->config.ablate = ablate;
+    f->config.is_starved = is_starved;
+    f->config.context = f;
     f->now_ns = START;
     assert_int_equal(tri_swim_create(&f->config, &f->swim), 0);
     for (uint64_t node = 2; node <= n; node++)
@@ -814,6 +825,30 @@ static void test_two(void **state)
     done(f);
 }
 
+/* Of three: each look that finds it waiting for a core gives it a period. */
+static void test_starved(void **state)
+{
+    struct fixture *f = one_of(3, 0);
+    uint64_t suspect_ns, late_ns;
+
+    (void)state;
+    suspect_ns = run_until(f, START + 60 * SECOND, true, 3, TRI_SWIM_SUSPECT);
+    run_until(f, START + 60 * SECOND, true, 3, TRI_SWIM_DEAD);
+    late_ns = f->now_ns - suspect_ns;
+    done(f);
+    f = one_of(3, 0);
+    starved_looks = 7;
+    assert_int_equal(run_until(f, START + 60 * SECOND, true, 3,
+                               TRI_SWIM_SUSPECT),
+                     suspect_ns);
+    run_until(f, START + 60 * SECOND, true, 3, TRI_SWIM_DEAD);
+    assert_int_equal(f->now_ns - suspect_ns,
+                     late_ns + 7 * f->config.times.period);
+    assert_int_equal(tri_swim_metrics(f->swim).starved, 7);
+    done(f);
+    starved_looks = 0;
+}
+
 static void test_alone(void **state)
 {
     struct fixture *f = one_of(1, 0);
@@ -1522,6 +1557,7 @@ int main(void)
         cmocka_unit_test(test_nack_health),
         cmocka_unit_test(test_helper),
         cmocka_unit_test(test_buddy),
+        cmocka_unit_test(test_starved),
         cmocka_unit_test(test_strong),
         cmocka_unit_test(test_rule_a),
         cmocka_unit_test(test_rule_a_death),
