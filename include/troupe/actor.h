@@ -95,16 +95,30 @@ enum troupe_overflow {
                            sender is; to the sender it was sent */
 };
 
+/* Whether other actors of the cluster may have the name, too. */
+enum troupe_unique {
+    TROUPE_UNIQUE_NOT,
+    /* No other has it. Two that take it at the same moment both get it; when
+     * their nodes hear of each other the later one loses it (on_name,
+     * TROUPE_NAME_LOST). Costs nothing. */
+    TROUPE_UNIQUE_SOON,
+    /* No other has it, at any time: all nodes are asked first. Needs option
+     * strict_names on all nodes. Of two halves of a cluster that was cut only
+     * the one that goes on (see doc/failure.md, Views) gives names away, also
+     * those of the others, which lose theirs when they learn that they are out.
+     * A dead holder's name is free as soon as the others agree on a view
+     * without its node. From threads only: troupe_spawn, and troupe_spawn_on
+     * the own node. */
+    TROUPE_UNIQUE_STRICT,
+};
+
 /* How to spawn. All zero: the defaults. */
 typedef struct troupe_spawn_options {
     const char *name;          /* unique on the node; NULL: anonymous. 1 to 255
                                   of [A-Za-z0-9_.-] and '/' */
     uint32_t mailbox_len_max;  /* 1 to 65535; 0: option mailbox_len_max */
     uint32_t overflow;         /* enum troupe_overflow */
-    /* 1: of the whole cluster no other actor has the name. Two that take it at
-     * the same moment both get it; when their nodes hear of each other the later
-     * one loses it (on_name, TROUPE_NAME_LOST). */
-    uint32_t unique;
+    uint32_t unique;           /* enum troupe_unique */
     const char *tags;          /* of the name: see troupe_names_list; NULL:
                                   none; at most 255 bytes */
 } troupe_spawn_options_t;
@@ -113,10 +127,14 @@ typedef struct troupe_spawn_options {
  * Starts an actor on this node. It begins with a copy of `initial`
  * (state_bytes of it), or zeros when that is NULL; then on_start runs, in the
  * actor, before any message.
- * Context: any thread or actor. Blocking: never. Ownership: everything is
- * copied; the class lives as long as the program.
+ * Context: any thread or actor. Blocking: never; with TROUPE_UNIQUE_STRICT a
+ * message to each node and back, at most option ask_timeout_ms, serving actors.
+ * Ownership: everything is copied; the class lives as long as the program.
  * Errors: ENOMEM, EINVAL, EEXIST (the name is taken on this node, or is unique
  * and known to be taken anywhere), ELIMIT (actors_max, names_max), ESTOPPING.
+ * With TROUPE_UNIQUE_STRICT also: ECONTEXT (in a handler), EOPTION (option
+ * strict_names is off), EPAUSED (this side of the cluster has no quorum),
+ * EEXCLUDED (the others go on without this node), ETIMEDOUT.
  */
 int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
                  const troupe_spawn_options_t *options, const void *initial,

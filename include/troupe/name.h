@@ -98,7 +98,7 @@ int troupe_resolve_with(troupe_from_t from, const char *address,
 /* One instance of a name. */
 typedef struct troupe_name {
     troupe_ref_t ref; /* its node owns the name */
-    uint32_t unique;  /* 1: nobody else in the cluster has it */
+    uint32_t unique;  /* enum troupe_unique */
     uint32_t suspect; /* 1: its node is suspected */
     char name[TROUPE_NAME_BYTES];
     char tags[TROUPE_NAME_TAGS_MAX + 1];

@@ -77,6 +77,9 @@ typedef struct troupe_options {
      * that finds no room fails with ELIMIT; names of other nodes that find none
      * are not known here. 16 to 4194304. */
     uint32_t names_max;
+    /* 1: names may be strictly unique (TROUPE_UNIQUE_STRICT): all nodes of the
+     * cluster agree on views of it. The same on all nodes. 0. */
+    uint32_t strict_names;
     uint32_t send_timeout_ms;    /* how long a thread's tell waits for room */
     uint32_t ask_timeout_ms;     /* the default deadline */
     uint32_t stop_timeout_ms;    /* until troupe_stop gives up waiting */

@@ -24,6 +24,7 @@ struct tri_name_claim {
     const char *tags; /* NULL: none */
     uint32_t protocol; /* hash */
     bool unique;       /* in the cluster */
+    bool strict;       /* unique, and all others agreed to it */
     troupe_ref_t ref;
 };
 

@@ -42,13 +42,14 @@ static int encode(const struct tri_runtime *runtime,
         .overflow = options->overflow,
         .tags = tags,
         .tags_len = (uint32_t)tags_len,
-        .unique = options->unique != 0,
+        .unique = options->unique != TROUPE_UNIQUE_NOT,
     };
     unsigned char *payload;
 
     if (!tri_class_name_is_valid(actor_class->name, class_len) ||
         (options->name != NULL && !tri_name_is_valid(name, name_len)) ||
-        tags_len > TRI_TAGS_LEN_MAX || options->unique > 1)
+        tags_len > TRI_TAGS_LEN_MAX ||
+        options->unique > TROUPE_UNIQUE_SOON)
         return TROUPE_EINVAL;
     if (actor_class->state_bytes > runtime->options.message_bytes_max ||
         tri_spawn_bytes(&spawn) > runtime->options.message_bytes_max)

@@ -82,6 +82,12 @@ struct tri_runtime {
                          const struct tri_record *record, const void *payload);
     void (*state_message)(struct tri_runtime *runtime, struct tri_peer *peer,
                           struct tri_message *message);
+    /* Strictly unique names, of src/group. Claims one for this node, waiting
+     * until all nodes have agreed; when it is in the node's table, or will not
+     * be, the claim is over. Errors: see TROUPE_UNIQUE_STRICT. NULL: EOPTION. */
+    int (*claim_name)(struct tri_runtime *runtime, const char *name,
+                      uint64_t *claim_p);
+    void (*claim_over)(struct tri_runtime *runtime, uint64_t claim);
     struct tri_views *views;
     struct tri_tensor *tensor;
     _Atomic uint32_t stopping; /* no new actors */

@@ -33,7 +33,7 @@ static int check_tags(const troupe_spawn_options_t *options)
                   TRI_TAGS_LEN_MAX);
         return TROUPE_EINVAL;
     }
-    return options->unique > 1 ? TROUPE_EINVAL : 0;
+    return options->unique > TROUPE_UNIQUE_STRICT ? TROUPE_EINVAL : 0;
 }
 
 static int check_options(const struct tri_runtime *runtime,
@@ -93,6 +93,23 @@ static void init_mailbox(const struct tri_runtime *runtime,
                           memory_order_relaxed);
 }
 
+/* The others agree to the name first. claim_p: 0: nobody was asked. */
+static int claim_name(struct tri_runtime *runtime,
+                      const troupe_spawn_options_t *options, uint64_t *claim_p)
+{
+    *claim_p = 0;
+    if (options->unique != TROUPE_UNIQUE_STRICT)
+        return 0;
+    if (tri_worker_current() != NULL)
+        return TROUPE_ECONTEXT;
+    if (runtime->claim_name == NULL) {
+        tri_error("the name %s cannot be strictly unique without option "
+                  "strict_names", options->name);
+        return TROUPE_EOPTION;
+    }
+    return runtime->claim_name(runtime, options->name, claim_p);
+}
+
 /* The name is public as soon as it is added, so the ref has to work already. */
 static int publish_name(struct tri_runtime *runtime, struct tri_actor *actor,
                         const troupe_spawn_options_t *options,
@@ -103,7 +120,8 @@ static int publish_name(struct tri_runtime *runtime, struct tri_actor *actor,
         .text = options->name,
         .tags = options->tags,
         .protocol = tri_protocol_hash(actor->actor_class->protocol),
-        .unique = options->unique != 0,
+        .unique = options->unique != TROUPE_UNIQUE_NOT,
+        .strict = options->unique == TROUPE_UNIQUE_STRICT,
         .ref = ref,
     };
     int rc = tri_names_add(&runtime->names, &claim, &actor->name, &waiting);
@@ -122,21 +140,16 @@ static int publish_name(struct tri_runtime *runtime, struct tri_actor *actor,
     return rc;
 }
 
-int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
-                 const troupe_spawn_options_t *options_, const void *initial,
+static int spawn(struct tri_runtime *runtime,
+                 const troupe_class_t *actor_class,
+                 const troupe_spawn_options_t *options, const void *initial,
                  troupe_ref_t *ref_p)
 {
-    static const troupe_spawn_options_t defaults;
-    const troupe_spawn_options_t *options = options_ ? options_ : &defaults;
-    troupe_self_t *self;
-    struct tri_runtime *runtime = tri_runtime_of(from, &self);
     struct tri_actor *actor;
     troupe_ref_t ref;
     void *memory = NULL;
-    int rc = check_options(runtime, actor_class, options);
+    int rc;
 
-    if (rc != 0)
-        return rc;
     if (!is_small(actor_class) &&
         (memory = malloc(actor_class->state_bytes)) == NULL)
         return TROUPE_ENOMEM;
@@ -158,6 +171,27 @@ int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
     if (rc == 0 && ref_p != NULL)
         *ref_p = ref;
     tri_schedule(&runtime->scheduler, actor);
+    return rc;
+}
+
+int troupe_spawn(troupe_from_t from, const troupe_class_t *actor_class,
+                 const troupe_spawn_options_t *options_, const void *initial,
+                 troupe_ref_t *ref_p)
+{
+    static const troupe_spawn_options_t defaults;
+    const troupe_spawn_options_t *options = options_ ? options_ : &defaults;
+    troupe_self_t *self;
+    struct tri_runtime *runtime = tri_runtime_of(from, &self);
+    uint64_t claim;
+    int rc = check_options(runtime, actor_class, options);
+
+    if (rc == 0)
+        rc = claim_name(runtime, options, &claim);
+    if (rc != 0)
+        return rc;
+    rc = spawn(runtime, actor_class, options, initial, ref_p);
+    if (claim != 0)
+        runtime->claim_over(runtime, claim);
     return rc;
 }
 

@@ -18,6 +18,7 @@
 #include "group/view_internal.h"
 #include "member/member.h"
 #include "member/roster.h"
+#include "name/directory.h"
 
 /* Of a ballot without an outcome, at first: some times what a busy host takes
  * to run all its ranks once. */
@@ -79,15 +80,22 @@ static int send_record(struct tri_views *views, struct tri_peer *peer,
     return tri_link_send(peer, record, payload, TRI_SEND_FORCED);
 }
 
+int tri_view_send(struct tri_views *views, uint64_t to,
+                  struct tri_record *record, const void *payload)
+{
+    struct tri_peer *peer = tri_link_find(&views->runtime->link, to);
+
+    return peer != NULL ? send_record(views, peer, record, payload)
+                        : TROUPE_ENODE;
+}
+
 int tri_view_say(struct tri_views *views, uint64_t to, enum tri_view_what what,
                  const struct tri_view_note *note)
 {
-    struct tri_peer *peer = tri_link_find(&views->runtime->link, to);
     struct tri_record record = { .index = (uint16_t)what,
                                  .total_bytes = sizeof(*note) };
 
-    return peer != NULL ? send_record(views, peer, &record, note)
-                        : TROUPE_ENODE;
+    return tri_view_send(views, to, &record, note);
 }
 
 /* A message of the core; who is not there is not told. */
@@ -167,6 +175,8 @@ static void exclude_group_locked(struct troupe_group *group)
         return;
     group->excluded = true;
     atomic_store(&group->is_over, true);
+    if (group->is_cluster)
+        tri_claims_out_locked(tri_views_of(group));
     if (group->agree != NULL)
         tri_view_raise_locked(group, TROUPE_GROUP_EXCLUDED);
 }
@@ -269,6 +279,8 @@ static void note_effects_locked(struct troupe_group *group,
     }
     if (effects->excluded && !group->excluded) {
         group->excluded = true;
+        if (group->is_cluster)
+            tri_claims_out_locked(tri_views_of(group));
         tri_view_raise_locked(group, TROUPE_GROUP_EXCLUDED);
     }
     group->parted |= effects->parted;
@@ -501,7 +513,8 @@ static void exclude_locked(struct tri_views *views)
 static uint64_t on_tick(void *context, uint64_t now_ns)
 {
     struct tri_views *views = context;
-    uint64_t due_ns;
+    uint64_t due_ns, join_ns;
+    bool to_lose;
 
     tri_views_lock(views);
     if (!views->excluded && tri_roster_is_excluded(views->runtime->roster))
@@ -517,10 +530,16 @@ static uint64_t on_tick(void *context, uint64_t now_ns)
              n++)
             tri_view_step_locked(group, &tick);
     }
+    join_ns = tri_claims_tick_locked(views, now_ns);
     views->in_tick = false;
-    due_ns = views->excluded ? TRI_NS_NEVER : due_locked(views);
+    due_ns = views->excluded ? TRI_NS_NEVER
+                             : tri_min(due_locked(views), join_ns);
     views->due_ns = due_ns;
+    to_lose = views->claims.to_lose;
+    views->claims.to_lose = false;
     tri_views_unlock(views);
+    if (to_lose)
+        tri_directory_lose_strict(views->runtime);
     return due_ns;
 }
 
@@ -689,6 +708,9 @@ static void take_record(struct tri_runtime *runtime, struct tri_peer *peer,
     tri_views_lock(views);
     if (record->index == TRI_VIEW_CORE)
         take_core_locked(views, peer->node, record, payload);
+    else if (record->index >= TRI_VIEW_CLAIM &&
+             record->index <= TRI_VIEW_WHAT_LAST)
+        tri_claims_note_locked(views, peer->node, record, payload);
     else
         take_note_locked(views, peer->node, record, payload);
     tri_views_unlock(views);
@@ -722,7 +744,7 @@ struct troupe_group *tri_view_named_locked(struct tri_views *views,
     return NULL;
 }
 
-static int put_locked(struct tri_views *views, struct troupe_group *group)
+int tri_view_put_locked(struct tri_views *views, struct troupe_group *group)
 {
     if (tri_view_named_locked(views, group->name) != NULL)
         return TROUPE_EEXIST;
@@ -741,7 +763,7 @@ int tri_view_insert(struct tri_views *views, struct troupe_group *group)
 
     take_role(views->runtime);
     tri_views_lock(views);
-    rc = put_locked(views, group);
+    rc = tri_view_put_locked(views, group);
     tri_views_unlock(views);
     tri_poll_release(&views->runtime->scheduler);
     return rc;
@@ -754,6 +776,10 @@ void tri_view_remove(struct tri_views *views, struct troupe_group *group)
     for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++)
         if (atomic_load(&views->groups[i]) == group)
             atomic_store(&views->groups[i], NULL);
+    if (group->is_cluster) {
+        views->claims.cluster = NULL;
+        tri_views_changed_locked(views);
+    }
     if (group->id != 0)
         views->closed[views->closed_next++ % TRI_VIEW_CLOSED_MAX] = group->id;
     tri_view_announce_locked(views);
@@ -832,6 +858,7 @@ void tri_views_close(struct tri_runtime *runtime)
         free(views->arrivals[i].data);
     pthread_mutex_destroy(&views->mutex);
     free(views->hellos);
+    free(views->claims.polls);
     free(views->events);
     free(views->pids);
     free(views);

@@ -44,6 +44,13 @@ struct tri_view {
  * Errors: ENOMEM, ELIMIT. */
 int tri_views_open(struct tri_runtime *runtime);
 
+/*
+ * Makes the group of all nodes of a cluster, for strictly unique names
+ * (group/claims.c). joins: the node becomes a member of a cluster that others
+ * have made. After tri_views_open, before the threads start. Errors: ENOMEM.
+ */
+int tri_claims_open(struct tri_runtime *runtime, uint64_t cluster, bool joins);
+
 /* Closes the groups that are left; the threads still run. Context: as
  * troupe_group_close. */
 void tri_views_close_groups(struct tri_runtime *runtime);

@@ -189,7 +189,7 @@ static bool has_too_few(const struct troupe_group *group)
 
 static bool is_idle(const struct troupe_group *group)
 {
-    return has_too_few(group) ||
+    return group->is_cluster || has_too_few(group) ||
            group->adopted.index >= (int32_t)group->adopted.active;
 }
 
@@ -212,7 +212,7 @@ void tri_view_stand_if_idle_locked(struct troupe_group *group)
 
 /* Whether those that live, as far as known here, can agree: more than half, or
  * half with the first, or all that are not proven dead. */
-static bool can_agree_locked(const struct troupe_group *group)
+bool tri_view_can_agree_locked(const struct troupe_group *group)
 {
     const struct tri_agree_view *view = tri_agree_view(group->agree);
     bool has_first = false, are_proven = group->terms.proof != 0;
@@ -245,7 +245,7 @@ static int settle_locked(struct troupe_group *group)
         return TROUPE_ENODE;
     if (tri_agree_is_frozen(group->agree))
         return group->terms.on_minority == TROUPE_MINORITY_STOP &&
-                       !can_agree_locked(group)
+                       !tri_view_can_agree_locked(group)
                    ? TROUPE_EPAUSED
                    : 1;
     if (tri_agree_view(group->agree)->epoch != group->adopted.epoch) {
@@ -284,7 +284,7 @@ static int why_late(struct troupe_group *group)
 
     tri_views_lock(views);
     paused = group->no_quorum || has_too_few(group) ||
-             !can_agree_locked(group);
+             !tri_view_can_agree_locked(group);
     tri_views_unlock(views);
     return paused ? TROUPE_EPAUSED : TROUPE_ETIMEDOUT;
 }

@@ -32,6 +32,8 @@ void tri_view_raise_locked(struct troupe_group *group,
     struct tri_views *views = tri_views_of(group);
     troupe_group_event_t *event;
 
+    if (group->is_cluster)
+        return; /* nobody knows of it */
     if (views->events_last - views->events_first == TROUPE_GROUP_EVENTS_MAX) {
         views->events_first++;
         views->events_lost++;

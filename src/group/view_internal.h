@@ -14,11 +14,13 @@
  * lane; index: enum tri_view_what. A message of the core (TRI_VIEW_CORE) has
  * the group's id in `ask`, its size in `type`, and comes in pieces in their
  * order where the transport's records are smaller; generation: offset. All
- * others are a struct tri_view_note.
+ * others are a struct tri_view_note, or of names (TRI_VIEW_CLAIM and on) a
+ * struct tri_claim_note with the group's id in `ask`.
  */
 
 #include <pthread.h>
 
+#include "actor/names.h"
 #include "base/clock.h"
 #include "group/view.h"
 
@@ -48,7 +50,12 @@ enum tri_view_what {
     TRI_VIEW_RELEASE, /* the same: go on, there will be none */
     /* group: it was closed here, and is not what it says to you */
     TRI_VIEW_GONE,
-    TRI_VIEW_WHAT_LAST = TRI_VIEW_GONE,
+    /* strictly unique names, see claims.c */
+    TRI_VIEW_CLAIM,   /* epoch, number of the claim, name: may I have it? */
+    TRI_VIEW_POLL,    /* epoch, number of the poll, name: do you have it? */
+    TRI_VIEW_VOTE,    /* the same; value: 0, or EEXIST */
+    TRI_VIEW_OUTCOME, /* epoch, number of the claim; value: 0, or EEXIST */
+    TRI_VIEW_WHAT_LAST = TRI_VIEW_OUTCOME,
 };
 
 /* What all members have to agree on beforehand. */
@@ -77,6 +84,16 @@ struct tri_view_note {
 
 _Static_assert(sizeof(struct tri_view_note) == 144, "the layout of a note");
 
+struct tri_claim_note {
+    uint64_t epoch;
+    uint64_t number;
+    int32_t value;
+    uint32_t reserved; /* zero */
+    char name[TRI_NAME_LEN_MAX + 1];
+};
+
+_Static_assert(sizeof(struct tri_claim_note) == 280, "the layout of a claim");
+
 enum tri_view_state {
     TRI_VIEW_CREATING, /* no core yet */
     TRI_VIEW_JOINING,
@@ -98,6 +115,8 @@ struct troupe_group {
     struct tri_view_terms terms;
     struct tri_view_tensor tensor;
 
+    bool is_cluster; /* all nodes, for names: nobody adopts its views, and all
+                        are at a boundary at any time */
     uint64_t *creating; /* the list of troupe_group_create_of */
     uint32_t creating_len;
 
@@ -153,6 +172,42 @@ struct tri_view_pid {
     uint32_t pid;
 };
 
+/* Polls that one node makes at a time; who finds no place asks again. */
+#define TRI_CLAIM_POLLS_MAX 64u
+
+/* A claim of this node: from troupe_spawn. */
+struct tri_claim {
+    struct tri_claim *next;
+    uint64_t number;
+    uint64_t epoch; /* in which it was told last; 0: not yet */
+    int outcome;    /* 1: pending; 0: the name is ours */
+    char name[TRI_NAME_LEN_MAX + 1];
+};
+
+/* A name that this node is the home of, while its members are asked. */
+struct tri_claim_poll {
+    uint64_t number; /* 0: free */
+    uint64_t epoch;
+    uint64_t claimant;
+    uint64_t claim; /* its number there */
+    uint64_t heard_ns; /* of the claimant */
+    uint32_t votes_len;
+    uint64_t votes[TRI_AGREE_MEMBERS_MAX / 64]; /* by place in the view */
+    char name[TRI_NAME_LEN_MAX + 1];
+};
+
+/* Of strictly unique names. */
+struct tri_claims {
+    struct troupe_group *cluster; /* NULL: there are none */
+    struct tri_claim *list;
+    struct tri_claim_poll *polls; /* TRI_CLAIM_POLLS_MAX; NULL: none yet */
+    uint64_t numbers;
+    uint64_t join_ns; /* when to ask again to be let in */
+    uint32_t join_cursor;
+    bool is_out;   /* the others went on without this node */
+    bool to_lose;  /* and its names are to be taken back */
+};
+
 struct tri_views {
     struct tri_runtime *runtime;
     pthread_mutex_t mutex; /* all that follows, but for what says otherwise */
@@ -171,6 +226,7 @@ struct tri_views {
     /* What datagrams say of the group with the lowest id. */
     _Atomic uint64_t told_epoch, told_digest;
     bool excluded;
+    struct tri_claims claims;
     troupe_group_event_t *events; /* of TROUPE_GROUP_EVENTS_MAX */
     uint64_t events_first, events_last;
     uint32_t events_lost;
@@ -190,6 +246,13 @@ void tri_views_unlock(struct tri_views *views);
 /* Something is different: who waits looks again. */
 void tri_views_changed_locked(struct tri_views *views);
 
+/* Puts a group into the table, which has room. With the poll role, or before
+ * there are threads. Errors: EEXIST, ELIMIT. */
+int tri_view_put_locked(struct tri_views *views, struct troupe_group *group);
+
+/* Whether those that live, as far as known here, can agree. */
+bool tri_view_can_agree_locked(const struct troupe_group *group);
+
 /* One event for a group's core, and all that comes of it. */
 void tri_view_step_locked(struct troupe_group *group,
                           struct tri_agree_event *event);
@@ -203,6 +266,10 @@ void tri_view_bury_locked(struct troupe_group *group);
 
 /* Has all datagrams tell of the newest view. */
 void tri_view_announce_locked(struct tri_views *views);
+
+/* A record to a node. Errors: ENODE (nobody by that id), ENOMEM. */
+int tri_view_send(struct tri_views *views, uint64_t to,
+                  struct tri_record *record, const void *payload);
 
 /* Says a note. Errors: ENODE (nobody by that id), ENOMEM. */
 int tri_view_say(struct tri_views *views, uint64_t to, enum tri_view_what what,
@@ -302,6 +369,19 @@ void tri_view_boundary_note_locked(struct troupe_group *group, uint64_t node,
  * view. Returns 0 also when none came. Errors: ETIMEDOUT. */
 int tri_view_meet(struct troupe_group *group, struct tri_seat *seat,
                   uint64_t deadline_ns);
+
+/* --- claims.c ------------------------------------------------------------- */
+
+/* A record about names. */
+void tri_claims_note_locked(struct tri_views *views, uint64_t node,
+                            const struct tri_record *record,
+                            const void *payload);
+
+/* Asks to be let in, while this node is not. Returns when to come again. */
+uint64_t tri_claims_tick_locked(struct tri_views *views, uint64_t now_ns);
+
+/* The cluster goes on without this node. */
+void tri_claims_out_locked(struct tri_views *views);
 
 /* --- view_events.c -------------------------------------------------------- */
 

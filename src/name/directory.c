@@ -208,6 +208,7 @@ static int on_adding(void *context, const struct tri_name_claim *own)
         .generation = own->ref.generation,
         .protocol = own->protocol,
         .unique = own->unique,
+        .strict = own->strict,
     };
     int rc;
 
@@ -231,6 +232,21 @@ static void on_removing(void *context, const char *text, troupe_ref_t ref)
                           ref.generation);
     pthread_mutex_unlock(&directory->mutex);
     kick(directory);
+}
+
+void tri_directory_lose_strict(struct tri_runtime *runtime)
+{
+    struct tri_directory *directory = runtime->directory;
+    struct tri_loss *losses;
+
+    if (directory == NULL)
+        return;
+    pthread_mutex_lock(&directory->mutex);
+    tri_registry_lose_strict(directory->registry, tri_now_ns());
+    losses = directory->losses;
+    directory->losses = NULL;
+    pthread_mutex_unlock(&directory->mutex);
+    tell_losses(directory, losses);
 }
 
 /* --- life ----------------------------------------------------------------- */

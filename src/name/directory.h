@@ -75,6 +75,10 @@ struct tri_directory {
  */
 int tri_directory_open(struct tri_runtime *runtime);
 
+/* This node is out of the cluster: its actors lose their strictly unique names
+ * and are told. The control thread. */
+void tri_directory_lose_strict(struct tri_runtime *runtime);
+
 /* The threads have ended. */
 void tri_directory_close(struct tri_runtime *runtime);
 
@@ -103,6 +107,16 @@ tri_directory_ref(const struct tri_registry_entry *entry)
 {
     return (troupe_ref_t){ entry->owner->node, entry->slot,
                            entry->generation };
+}
+
+/* enum troupe_unique */
+static inline uint32_t
+tri_directory_unique(const struct tri_registry_entry *entry)
+{
+    if ((entry->flags & TRI_ENTRY_STRICT) != 0)
+        return TROUPE_UNIQUE_STRICT;
+    return (entry->flags & TRI_ENTRY_UNIQUE) != 0 ? TROUPE_UNIQUE_SOON
+                                                  : TROUPE_UNIQUE_NOT;
 }
 
 /* An order of refs: below 0, 0, above 0. */

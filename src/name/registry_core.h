@@ -22,7 +22,9 @@
  *
  * Of a name that anybody registered as unique one holder remains: the one with
  * the smallest stamp (epoch, counter, node id). An owner that learns of a
- * smaller one withdraws its own and is told LOST.
+ * smaller one withdraws its own and is told LOST. A strict one comes before all
+ * that are not, and is not lost to another strict one: the nodes have agreed to
+ * the later, so the earlier is gone, and word of that under way.
  *
  * Invariants (tests/sim checks them):
  *   1. Only the owner makes versions; a node's (collected, version) of an owner
@@ -172,6 +174,7 @@ struct tri_registry_claim {
     uint32_t generation;
     uint32_t protocol;
     bool unique;
+    bool strict; /* with unique: all nodes have agreed, it is not taken */
 };
 
 /*
@@ -186,6 +189,9 @@ int tri_registry_add(struct tri_registry *registry, uint64_t now_ns,
 void tri_registry_withdraw(struct tri_registry *registry, uint64_t now_ns,
                            const char *name, uint32_t slot,
                            uint32_t generation);
+
+/* The others went on without this node: its strictly unique names are lost. */
+void tri_registry_lose_strict(struct tri_registry *registry, uint64_t now_ns);
 
 /* --- looking -------------------------------------------------------------- */
 

@@ -45,7 +45,8 @@ enum tri_registry_kind {
 enum {
     TRI_ENTRY_UNIQUE = 1,
     TRI_ENTRY_DELETED = 2,
-    TRI_ENTRY_FLAGS = 3,
+    TRI_ENTRY_STRICT = 4, /* with UNIQUE: all nodes agreed to it */
+    TRI_ENTRY_FLAGS = 7,
 };
 
 /* Flags of a section. */

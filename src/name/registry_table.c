@@ -394,6 +394,8 @@ void tri_registry_owner_remove(struct tri_registry *registry,
 static bool comes_before(const struct tri_registry_entry *a,
                          const struct tri_registry_entry *b)
 {
+    if (((a->flags ^ b->flags) & TRI_ENTRY_STRICT) != 0)
+        return (a->flags & TRI_ENTRY_STRICT) != 0;
     if (a->stamp.epoch != b->stamp.epoch)
         return a->stamp.epoch < b->stamp.epoch;
     if (a->stamp.counter != b->stamp.counter)
@@ -440,7 +442,7 @@ static bool is_barred(struct tri_registry *registry,
         if (entry != mine && is_alive(entry) && !entry->stale &&
             has_name(entry, mine->hash, mine->name, mine->name_len) &&
             ((entry->flags | mine->flags) & TRI_ENTRY_UNIQUE) != 0 &&
-            comes_before(entry, mine))
+            (mine->flags & TRI_ENTRY_STRICT) == 0 && comes_before(entry, mine))
             return true;
     return false;
 }
@@ -478,7 +480,8 @@ int tri_registry_add(struct tri_registry *registry, uint64_t now_ns,
         .slot = claim->slot,
         .generation = claim->generation,
         .protocol = claim->protocol,
-        .flags = claim->unique ? TRI_ENTRY_UNIQUE : 0,
+        .flags = (claim->unique ? TRI_ENTRY_UNIQUE : 0) |
+                 (claim->strict ? TRI_ENTRY_STRICT : 0),
         .name_len = (uint8_t)name_len,
         .tags_len = (uint16_t)tags_len,
         .name = claim->name,
@@ -492,7 +495,8 @@ int tri_registry_add(struct tri_registry *registry, uint64_t now_ns,
     mine = tri_registry_entry_of(registry, registry->self, claim->name,
                                  name_len);
     if ((mine != NULL && is_alive(mine)) ||
-        is_taken(registry, claim->name, name_len, claim->unique))
+        (!claim->strict &&
+         is_taken(registry, claim->name, name_len, claim->unique)))
         return TROUPE_EEXIST;
     tri_registry_pass_time(registry, now_ns);
     return tri_registry_write(registry, &item);
@@ -509,6 +513,21 @@ void tri_registry_withdraw(struct tri_registry *registry, uint64_t now_ns,
     if (mine != NULL && is_alive(mine) && mine->slot == slot &&
         mine->generation == generation)
         write_deleted(registry, mine);
+}
+
+void tri_registry_lose_strict(struct tri_registry *registry, uint64_t now_ns)
+{
+    tri_registry_pass_time(registry, now_ns);
+    for (uint32_t i = 0; i < registry->entries_used; i++) {
+        struct tri_registry_entry *entry = &registry->entries[i];
+
+        if (!is_alive(entry) || entry->owner != registry->self ||
+            (entry->flags & TRI_ENTRY_STRICT) == 0)
+            continue;
+        registry->metrics.lost++;
+        changed(registry, TRI_REGISTRY_LOST, entry);
+        write_deleted(registry, entry);
+    }
 }
 
 /* --- looking -------------------------------------------------------------- */

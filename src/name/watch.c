@@ -15,7 +15,7 @@ static void fill_event(troupe_name_event_t *event, uint32_t what,
     memset(event, 0, sizeof(*event));
     event->what = what;
     event->ref = tri_directory_ref(entry);
-    event->unique = (entry->flags & TRI_ENTRY_UNIQUE) != 0;
+    event->unique = tri_directory_unique(entry);
     memcpy(event->name, entry->name, entry->name_len);
     memcpy(event->tags, entry->tags, entry->tags_len);
 }
@@ -75,7 +75,7 @@ static void fill_name(troupe_name_t *name,
 {
     memset(name, 0, sizeof(*name));
     name->ref = tri_directory_ref(entry);
-    name->unique = (entry->flags & TRI_ENTRY_UNIQUE) != 0;
+    name->unique = tri_directory_unique(entry);
     name->suspect = entry->owner->suspect;
     memcpy(name->name, entry->name, entry->name_len);
     memcpy(name->tags, entry->tags, entry->tags_len);

@@ -107,7 +107,22 @@ uint32_t tri_cluster_flags(const struct tri_runtime *runtime)
 
     return (options->seeds != NULL ? TRI_CARD_SEEDS : 0) |
            (options->listen != NULL ? TRI_CARD_LISTEN : 0) |
-           (options->key_file != NULL ? TRI_CARD_KEY_FILE : 0);
+           (options->key_file != NULL ? TRI_CARD_KEY_FILE : 0) |
+           (options->strict_names != 0 ? TRI_CARD_STRICT : 0);
+}
+
+/* Who lacks it would never answer the others. */
+static int check_strict(const troupe_t *troupe)
+{
+    for (int i = 1; i < troupe->runtime.size; i++)
+        if (((troupe->cards[i].flags ^ troupe->cards[0].flags) &
+             TRI_CARD_STRICT) != 0) {
+            if (troupe->runtime.rank == 0)
+                tri_error("option strict_names is not the same on ranks 0 "
+                          "and %d", i);
+            return TROUPE_EOPTION;
+        }
+    return 0;
 }
 
 /* Rank 0 reads seeds and key for all. All see the same; it says so for all. */
@@ -117,6 +132,8 @@ int tri_cluster_check_cards(const troupe_t *troupe)
     uint32_t flags = 0;
     int rank = 0; /* the first that expects others, or wants to join them */
 
+    if (check_strict(troupe) != 0)
+        return TROUPE_EOPTION;
     for (int i = runtime->size - 1; i >= 0; i--) {
         uint32_t open = troupe->cards[i].flags & TRI_CARD_OPEN;
 

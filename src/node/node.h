@@ -26,6 +26,7 @@ struct tri_card {
 #define TRI_CARD_LISTEN 2u /* and listen */
 #define TRI_CARD_OPEN (TRI_CARD_SEEDS | TRI_CARD_LISTEN)
 #define TRI_CARD_KEY_FILE 4u
+#define TRI_CARD_STRICT 8u /* and strict_names */
 
 struct troupe {
     struct tri_runtime runtime; /* first: a troupe_t is a context */

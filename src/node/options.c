@@ -65,6 +65,8 @@ static const struct option {
       "nodes known at once: ranks, and those that join; never less than ranks" },
     { "names_max", KIND_U32, AT(names_max), 16, 4194304, NULL, "65536",
       "names of actors in the whole cluster, those just withdrawn included" },
+    { "strict_names", KIND_U32, AT(strict_names), 0, 1, NULL, "0",
+      "1: names can be unique at any time; the same on all nodes" },
     { "send_timeout_ms", KIND_U32, AT(send_timeout_ms), 0, INT32_MAX, NULL,
       "10000", "until a thread that finds no room gives up; 0: at once" },
     { "ask_timeout_ms", KIND_U32, AT(ask_timeout_ms), 1, INT32_MAX, NULL,

@@ -428,6 +428,8 @@ static int start_in_job(troupe_t *troupe, const troupe_options_t *options)
         rc = tri_directory_open(runtime);
     if (rc == 0)
         rc = tri_views_open(runtime);
+    if (rc == 0 && runtime->options.strict_names != 0)
+        rc = tri_claims_open(runtime, troupe->cluster, troupe->seeds.len > 0);
     if (rc == 0)
         rc = tri_tensor_open(runtime);
     if (rc == 0)

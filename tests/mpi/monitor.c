@@ -227,8 +227,10 @@ static void stop_all(struct stage *stage)
                                  stage->far.eye.ref, stage->far.blind.ref };
 
     for (int i = 0; i < 4; i++) {
+        int reason; /* what it dies of just now may come before the stop */
+
         troupe_stop_actor(stage->troupe, all[i]); /* if it still lives */
-        check_down(stage, all[i], 0);
+        MUST(troupe_wait_down(stage->troupe, all[i], TEST_SOON_MS, &reason));
     }
 }
 
