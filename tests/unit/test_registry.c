@@ -357,7 +357,7 @@ static void test_wrong_packets(void **state)
     expect_wrong(packet, 50, 4, "unknown flags");
     expect_wrong(packet, 53, 1, "reserved");
     expect_wrong(packet, 56, 9, "out of order");      /* the entry's version */
-    expect_wrong(packet, 56 + 36, 4, "unknown flags");
+    expect_wrong(packet, 56 + 36, 8, "unknown flags");
     expect_wrong(packet, 56 + 37, 0, "a name");
     expect_wrong(packet, 56 + 37, 200, "cut off");
     expect_wrong(packet, 56 + 39, 1, "cut off");      /* tags */
