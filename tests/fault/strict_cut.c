@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Strictly unique names in a cluster that is cut in two. The side with a quorum
+ * goes on giving names away, also one that the other side has; that side gives
+ * away none, and when it learns that it is out it has lost what it had.
+ */
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../mpi/test.h"
+#include "hosts.h"
+
+/* The last rank has the name when the cut comes. */
+enum { KEPT = 3, RANKS = 5, HOLDER = 4, LONG_MS = 60000 };
+
+struct board {
+    _Atomic int won;    /* on the side that goes on */
+    _Atomic int paused; /* on the other one */
+    _Atomic int healed;
+    _Atomic int ended;
+};
+
+static struct board *board;
+static troupe_t *troupe;
+static atomic_int lost;
+
+#define crown_messages(TELL, ASK) TELL(crown, nothing, ())
+TROUPE_PROTOCOL(crown)
+
+struct crown {
+    int32_t unused;
+};
+
+static int on_nothing(troupe_self_t *self, struct crown *c,
+                      const crown_nothing_t *m)
+{
+    (void)self, (void)c, (void)m;
+    return 0;
+}
+
+static int on_name(troupe_self_t *self, struct crown *c,
+                   const troupe_name_event_t *event)
+{
+    (void)c;
+    if (event->what == TROUPE_NAME_LOST) {
+        atomic_fetch_add(&lost, 1);
+        troupe_wake(self);
+    }
+    return 0;
+}
+
+TROUPE_ACTOR(crown, struct crown, .nothing = on_nothing, .on_name = on_name)
+
+/* MPI_Finalize may hang after a death, so nobody calls it. */
+static void leave(void)
+{
+    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
+    fflush(NULL);
+    _exit(test_status());
+}
+
+static void leave_failed(void)
+{
+    test_failures++;
+    leave();
+}
+
+/* Hosts share their files. */
+static void open_board(void)
+{
+    char path[128] = "";
+    int fd = -1;
+
+    if (test_rank == 0) {
+        snprintf(path, sizeof(path), "%s/strict_cut", getenv("TEST_HOSTS_DIR"));
+        fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+        if (fd < 0 || ftruncate(fd, sizeof(*board)) != 0)
+            MUST(TROUPE_ESYSTEM);
+    }
+    MPI_Bcast(path, sizeof(path), MPI_CHAR, 0, MPI_COMM_WORLD);
+    if (test_rank != 0)
+        fd = open(path, O_RDWR);
+    board = fd < 0 ? MAP_FAILED
+                   : mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
+                          MAP_SHARED, fd, 0);
+    if (board == MAP_FAILED)
+        MUST(TROUPE_ESYSTEM);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (test_rank == 0)
+        unlink(path);
+}
+
+struct until {
+    _Atomic int *counter;
+    int wanted;
+};
+
+static int has_come(void *arg)
+{
+    struct until *until = arg;
+
+    return atomic_load(until->counter) >= until->wanted;
+}
+
+static void await(_Atomic int *counter, int wanted)
+{
+    struct until until = { counter, wanted };
+
+    for (int i = 0; i < LONG_MS && !has_come(&until); i++)
+        (void)troupe_serve(troupe, 1);
+    CHECK(has_come(&until));
+}
+
+static int claim(const char *name)
+{
+    troupe_spawn_options_t strict = { .name = name,
+                                      .unique = TROUPE_UNIQUE_STRICT };
+    crown_ref_t ref;
+
+    return crown_spawn_with(troupe, &strict, NULL, &ref);
+}
+
+static void go_on(void)
+{
+    int rc = claim("the/crown");
+
+    if (rc != TROUPE_EEXIST)
+        CHECK_EQ(rc, 0);
+    atomic_fetch_add(&board->won, rc == 0 ? 100 : 1);
+    await(&board->won, 100 + KEPT - 1);
+    CHECK_EQ(atomic_load(&board->won), 100 + KEPT - 1); /* one has it */
+    if (test_rank == 0) {
+        await(&board->paused, RANKS - KEPT);
+        CHECK(hosts_run("heal"));
+        atomic_store(&board->healed, 1);
+    }
+    await(&board->ended, RANKS - KEPT);
+    CHECK_EQ(claim("the/crown"), TROUPE_EEXIST);
+    CHECK_EQ(troupe_is_excluded(troupe), 0);
+}
+
+static void be_left(void)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), "other/%d", test_rank);
+    CHECK_EQ(claim(name), TROUPE_EPAUSED);
+    CHECK_EQ(atomic_load(&lost), 0);
+    atomic_fetch_add(&board->paused, 1);
+    await(&board->healed, 1);
+    if (test_rank == HOLDER) {
+        await(&lost, 1);
+    } else {
+        for (int i = 0; i < LONG_MS && !troupe_is_excluded(troupe); i++)
+            (void)troupe_serve(troupe, 1);
+    }
+    CHECK_EQ(troupe_is_excluded(troupe), 1);
+    CHECK_EQ(claim(name), TROUPE_EEXCLUDED);
+    CHECK_EQ(atomic_load(&lost), test_rank == HOLDER);
+    atomic_fetch_add(&board->ended, 1);
+}
+
+static void cut(void)
+{
+    for (int i = KEPT; i < RANKS; i++)
+        for (int k = 0; k < KEPT; k++)
+            CHECK(hosts_run("cut %d %d", i, k));
+}
+
+int main(void)
+{
+    troupe_options_t options;
+    int size;
+
+    troupe_options_init(&options);
+    options.membership = "fast";
+    options.log = "error";
+    options.strict_names = 1;
+    options.ask_timeout_ms = LONG_MS;
+    troupe = test_start(&size, &options);
+    atexit(leave_failed);
+    if (size != RANKS)
+        MUST(TROUPE_EINVAL);
+    open_board();
+    if (test_rank == HOLDER)
+        MUST(claim("the/crown"));
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (test_rank != HOLDER)
+        CHECK_EQ(claim("the/crown"), TROUPE_EEXIST);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (test_rank == 0)
+        cut();
+    if (test_rank != 0) { /* not before the cut */
+        int far = test_rank < KEPT ? HOLDER : 0;
+
+        for (int i = 0; i < LONG_MS && troupe_rank_alive(troupe, far); i++)
+            (void)troupe_serve(troupe, 1);
+    }
+    if (test_rank < KEPT)
+        go_on();
+    else
+        be_left();
+    leave();
+}
