@@ -20,6 +20,7 @@ struct board {
     _Atomic int paused; /* on the other one */
     _Atomic int healed;
     _Atomic int ended;
+    _Atomic int checked;
 };
 
 static struct board *board;
@@ -139,6 +140,8 @@ static void go_on(void)
     await(&board->ended, RANKS - KEPT);
     CHECK_EQ(claim("the/crown"), TROUPE_EEXIST);
     CHECK_EQ(troupe_is_excluded(troupe), 0);
+    atomic_fetch_add(&board->checked, 1);
+    await(&board->checked, KEPT); /* all have to answer until then */
 }
 
 static void be_left(void)
