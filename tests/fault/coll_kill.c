@@ -41,10 +41,10 @@ static const struct plan {
       .count_max = 1 << 18,
       .ends = { 200, 0, 0, 60 },
       .us_max = 2000 },
-    { .calls = 10,
-      .counts = { 2, 1 << 24, 1 << 20, 1 << 24, 70000 },
+    { .calls = 8,
+      .counts = { 2, 1 << 24, 1 << 20, 1 << 22, 70000 },
       .count_max = 1 << 24,
-      .ends = { 6, 0, 0, 3 },
+      .ends = { 6, 0, 0, 1 },
       .us_max = 100000 },
 };
 static const struct plan *plan = &plans[0];

@@ -192,7 +192,8 @@ struct tri_net_choice tri_net_choose(const struct tri_net *net,
 static bool is_sane(const struct tri_net_table *table)
 {
     return table->version == table_default.version &&
-           table->segment_bytes >= SEGMENT_BYTES_MIN && table->segment_bytes <= 8 * MIB &&
+           table->segment_bytes >= SEGMENT_BYTES_MIN &&
+           table->segment_bytes <= 8 * MIB &&
            table->latency_ns > 0 && table->latency_ns <= NS_MAX &&
            table->mib_ns > 0 && table->mib_ns <= NS_MAX;
 }
