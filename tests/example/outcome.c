@@ -5,6 +5,7 @@
  *     fail        with exit status 1
  *     die         by SIGKILL
  *     linger      never, behind its troupe_stop
+ *     twice       well, after a second node in the same process
  */
 #include <signal.h>
 #include <stdio.h>
@@ -52,6 +53,10 @@ int main(int argc, char **argv)
         signal(SIGTERM, SIG_IGN);
         for (;;)
             pause();
+    }
+    if (strcmp(how, "twice") == 0) {
+        must(troupe_start(&troupe, NULL), "start again");
+        must(troupe_stop(&troupe), "stop again");
     }
     return strcmp(how, "fail") == 0;
 }
