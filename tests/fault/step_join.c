@@ -115,13 +115,6 @@ static void await_joiner(struct steps *steps, int row)
 
 /* --- the ranks ------------------------------------------------------------------ */
 
-static void *die_soon(void *arg)
-{
-    usleep((useconds_t)(uintptr_t)arg);
-    kill(getpid(), SIGKILL);
-    return NULL;
-}
-
 static void die_at(const troupe_step_t *step, int rank, uint64_t number)
 {
     static bool dying;
@@ -130,7 +123,7 @@ static void die_at(const troupe_step_t *step, int rank, uint64_t number)
     if (test_rank != rank || dying || step->step != number)
         return;
     dying = true;
-    pthread_create(&thread, NULL, die_soon,
+    pthread_create(&thread, NULL, steps_die_in_us,
                    (void *)(uintptr_t)(steps_mix((uint64_t)getpid()) % 20000));
 }
 

@@ -20,13 +20,6 @@ static uint64_t seed;
 
 /* --- death -------------------------------------------------------------------- */
 
-static void *die_soon(void *arg)
-{
-    usleep((useconds_t)(uintptr_t)arg);
-    kill(getpid(), SIGKILL);
-    return NULL;
-}
-
 /* In which round this rank dies; the last one does not. Ranks die in an order
  * that the seed shuffles. */
 static int round_of(int rank)
@@ -67,7 +60,7 @@ static void maybe_die(struct steps *steps, const troupe_step_t *step)
         return;
     dying = true;
     us = steps_mix(seed * 31 + (uint64_t)test_rank) % 3000;
-    pthread_create(&thread, NULL, die_soon, (void *)(uintptr_t)us);
+    pthread_create(&thread, NULL, steps_die_in_us, (void *)(uintptr_t)us);
 }
 
 int main(int argc, char **argv)
