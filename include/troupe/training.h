@@ -105,7 +105,7 @@ int troupe_state_register(troupe_training_t *training, const char *name,
 /*
  * The private state of a member that died, as its buddy, this member, has it:
  * copied to data. Returns 0, or ENONAME: there is none (left) for this member.
- * *node_p: whose; *step_p: after which step. Once for each.
+ * *node_p: whose; *step_p: as of before that step. Once for each.
  */
 int troupe_state_orphan(troupe_training_t *training, const char *name,
                         void *data, size_t bytes, uint64_t *node_p,
@@ -215,6 +215,7 @@ typedef struct troupe_training_stats {
     uint64_t recover_max_ns;  /* the longest */
     uint64_t vote_ns;        /* spent in votes, all steps */
     uint64_t reduce_ns;      /* waiting for reductions */
+    uint64_t copies;         /* of private state here that a buddy has got */
 } troupe_training_stats_t;
 
 void troupe_training_stats(const troupe_training_t *training,

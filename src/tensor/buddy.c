@@ -39,10 +39,11 @@ struct tri_buddy {
     unsigned char *own;
     uint64_t step;
     size_t sent;
-    bool under_way; /* not all has arrived */
+    _Atomic bool under_way; /* not all has arrived */
     uint64_t copied; /* the step after which the last one was made, + 1 */
 
     struct ward wards[WARDS_MAX]; /* mutex */
+    uint64_t arrived;             /* mutex: own copies, whole */
 };
 
 static struct tri_buddy *buddy_of(struct troupe_training *training)
@@ -280,8 +281,21 @@ void tri_buddy_record_locked(struct troupe_training *training, uint64_t from,
         return; /* nobody has adopted a view yet: it is sent again */
     if (head->what == TRI_STATE_COPY)
         take_copy_locked(training, from, head, data);
-    else if (from == buddy->to && head->step == buddy->step)
+    else if (from == buddy->to && head->step == buddy->step &&
+             buddy->under_way) {
         buddy->under_way = false;
+        buddy->arrived++;
+    }
+}
+
+uint64_t tri_buddy_copies(const struct tri_states *states)
+{
+    uint64_t copies;
+
+    tri_state_lock();
+    copies = states->buddy != NULL ? states->buddy->arrived : 0;
+    tri_state_unlock();
+    return copies;
 }
 
 /* --- orphans -------------------------------------------------------------------- */

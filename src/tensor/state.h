@@ -147,6 +147,9 @@ void tri_buddy_record_locked(struct troupe_training *training, uint64_t from,
                              const struct tri_state_head *head,
                              const void *data);
 
+/* Copies of this member's private state that have arrived. */
+uint64_t tri_buddy_copies(const struct tri_states *states);
+
 void tri_buddy_fini(struct tri_states *states);
 
 #endif

@@ -290,6 +290,8 @@ size_t troupe_training_events_take(troupe_training_t *training,
 void troupe_training_stats(const troupe_training_t *training,
                            troupe_training_stats_t *stats_p)
 {
-    if (training != NULL && stats_p != NULL)
-        *stats_p = training->stats;
+    if (training == NULL || stats_p == NULL)
+        return;
+    *stats_p = training->stats;
+    stats_p->copies = tri_buddy_copies(&training->states);
 }

@@ -97,8 +97,11 @@ struct steps {
     size_t extra_len;    /* floats that are reduced beside */
     size_t ballast;      /* bytes of state beside */
     uint32_t size_min, size_max;
+    int pause_ms;        /* 0: the default */
     uint64_t seed;
+    int reproducible;
     void (*before)(struct steps *steps, const troupe_step_t *step);
+    void (*after)(struct steps *steps, const troupe_step_t *step); /* commit */
     uint32_t *used;      /* the state: how often each sample was used */
     char *ballast_data;
     uint64_t retries;
@@ -150,6 +153,9 @@ static inline void steps_open(struct steps *steps, const char *name)
     if (steps->size_min != 0)
         options.group.size_min = steps->size_min;
     options.group.size_max = steps->size_max;
+    options.group.reproducible = steps->reproducible;
+    if (steps->pause_ms != 0)
+        options.pause_timeout_ms = steps->pause_ms;
     steps->used = calloc(SAMPLES, sizeof(*steps->used));
     MUST(troupe_training_open(steps->troupe, name, &options,
                               &steps->training));
@@ -248,6 +254,8 @@ static inline int steps_run(struct steps *steps)
         if (rc == TROUPE_COMMITTED) {
             steps_note_recovery(steps, &step);
             steps_apply(steps, &step, counts, extra);
+            if (steps->after != NULL)
+                steps->after(steps, &step);
         } else {
             steps->retries++;
             steps_abandon(steps, &step, &counts, &extra);
