@@ -158,8 +158,8 @@ int troupe_step_allreduce(const troupe_step_t *step, void *data, size_t count,
 
 /*
  * Ends the step. COMMITTED: all reductions are in their buffers, on all
- * members. RETRY: nothing was written. Errors: EMISMATCH, EEXCLUDED, EPAUSED,
- * ETIMEDOUT.
+ * members. RETRY: nothing was written. Errors: EMISMATCH, EEXCLUDED, ETIMEDOUT,
+ * EPAUSED (as of begin; it may be called again).
  */
 int troupe_step_commit(const troupe_step_t *step);
 
@@ -198,9 +198,10 @@ void troupe_buckets_destroy(troupe_buckets_t **buckets_p);
  * actor; `node` may be another member, or 0: this one. Errors: ENODE. */
 int troupe_training_drain(troupe_training_t *training, uint64_t node);
 
-/* Keeps the members of a host (troupe_member_t.host) out for so long; also what
- * happens by itself to a host whose members died twice within five minutes:
- * 10 s, doubling up to an hour. ms 0: lets them in again. */
+/* Keeps a host (troupe_member_t.host) out for so long: who comes from there
+ * hears ELIMIT; members stay. Also what happens by itself to a host whose last
+ * members died twice within five minutes: 10 s, doubling up to an hour. ms 0:
+ * lets them in again, as far as it was this member that blocked it. */
 int troupe_training_block(troupe_training_t *training, uint64_t host,
                           uint32_t ms);
 
@@ -211,7 +212,8 @@ typedef struct troupe_training_stats {
     uint64_t losses;      /* members that died */
     uint64_t joins;
     uint64_t synced_bytes;   /* of state fetched here */
-    uint64_t recover_last_ns; /* from EVIEW to the next commit: the last, */
+    uint64_t recover_last_ns; /* from when a loss, or what it brought about,
+                                 was seen here to the next commit: the last, */
     uint64_t recover_max_ns;  /* the longest */
     uint64_t vote_ns;        /* spent in votes, all steps */
     uint64_t reduce_ns;      /* waiting for reductions */

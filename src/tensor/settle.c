@@ -30,7 +30,8 @@ struct report {
     uint64_t node;
     uint64_t registered; /* hash of what is registered, and of the options */
     uint64_t state_hash; /* before the first step; else 0 */
-    uint64_t blocked;    /* a host that is to be kept out; 0: none */
+    uint64_t blocked;    /* bits of the last places whose host is to be kept
+                            out; the last member is bit 0 */
     struct tri_step_report step;
     uint64_t reserved;
 };
@@ -132,14 +133,28 @@ static void note_host_loss(struct troupe_training *training, uint64_t host)
     tri_training_event(training, TROUPE_TRAINING_BLOCKED, host);
 }
 
-static uint64_t blocked_host(const struct troupe_training *training)
+static bool is_blocked(const struct troupe_training *training, uint64_t host,
+                       uint64_t now_ns)
 {
-    uint64_t now_ns = tri_now_ns();
-
     for (uint32_t i = 0; i < TRI_BLOCKS_MAX; i++)
-        if (training->blocks[i].until_ns > now_ns)
-            return training->blocks[i].host;
-    return 0;
+        if (training->blocks[i].host == host &&
+            training->blocks[i].until_ns > now_ns)
+            return true;
+    return false;
+}
+
+/* Who is new has one of the last places. */
+#define PLACES_MAX 64u
+
+static uint64_t blocked_places(const struct troupe_training *training)
+{
+    const uint32_t len = training->nodes_len;
+    uint64_t now_ns = tri_now_ns(), places = 0;
+
+    for (uint32_t i = 0; i < len && i < PLACES_MAX; i++)
+        if (is_blocked(training, training->hosts[len - 1 - i], now_ns))
+            places |= 1ull << i;
+    return places;
 }
 
 /* Nodes and hosts of a view are kept for when the next one comes. */
@@ -187,6 +202,8 @@ static void adopted(struct troupe_training *training)
     training->leave_due = false;
     training->stats.views++;
     training->stats.losses += training->view.losses;
+    if (training->view.losses > 0 && training->lost_ns == 0)
+        training->lost_ns = tri_now_ns();
     training->stats.joins += training->view.joined;
     note_members(training, view);
     tri_step_adopt(&training->core, training->view.epoch);
@@ -213,17 +230,19 @@ static int update(struct troupe_training *training, bool collective,
     uint64_t epoch = training->has_view ? training->view.epoch : 0;
     troupe_view_t view;
     int rc = troupe_group_update(training->group, collective, timeout_ms,
-                                 &view);
+                                 NULL);
 
-    if (rc == TROUPE_EPAUSED)
-        pause_or_resume(training, true);
-    if (rc != 0)
+    if (rc != 0 && rc != TROUPE_EPAUSED)
         return rc;
+    /* A view that is too small is adopted, too: it tells who was lost. */
+    troupe_group_view(training->group, &view);
     training->view = view;
     if (view.epoch != epoch)
         adopted(training);
-    pause_or_resume(training, view.active < training->options.group.size_min);
-    return 0;
+    pause_or_resume(training,
+                    rc == TROUPE_EPAUSED ||
+                        view.active < training->options.group.size_min);
+    return rc;
 }
 
 /*
@@ -289,7 +308,7 @@ static struct report report_of(const struct troupe_training *training)
     struct report report = {
         .node = training->runtime->node,
         .registered = registered(training),
-        .blocked = blocked_host(training),
+        .blocked = blocked_places(training),
     };
 
     tri_step_report(&training->core, &report.step);
@@ -304,10 +323,10 @@ static bool has_state(const struct report *report)
     return (report->step.flags & TRI_STEP_HAS_STATE) != 0;
 }
 
-/* Whether a member is to be kept out, by what the first one with state says. */
-static int judge(const struct troupe_training *training,
-                 const struct report *first, const struct report *report,
-                 uint32_t place)
+/* Whether a member is to be kept out, by what the first one with state says,
+ * or, of its host, any. */
+static int judge(const struct report *first, const struct report *report,
+                 uint32_t place, bool host_is_blocked)
 {
     if (report->registered != first->registered) {
         tri_error("member %u (node %016llx) has registered other state, or "
@@ -322,10 +341,7 @@ static int judge(const struct troupe_training *training,
                   place, (unsigned long long)report->node);
         return TROUPE_EMISMATCH;
     }
-    if (!has_state(report) && first->blocked != 0 &&
-        training->hosts[place] == first->blocked)
-        return TROUPE_ELIMIT;
-    return 0;
+    return !has_state(report) && host_is_blocked ? TROUPE_ELIMIT : 0;
 }
 
 /* 0: go on. Who is new and does not fit goes; else nobody can go on. */
@@ -333,17 +349,22 @@ static int judge_all(struct troupe_training *training,
                      const struct report *reports, uint32_t len)
 {
     const struct report *first = &reports[0];
+    uint64_t blocked = 0;
     int own = 0;
 
     if (training->nodes_len < len)
         return TROUPE_ENOMEM; /* of when the view was adopted */
     for (uint32_t i = len; i-- > 0;) {
         training->has_state_at[i] = has_state(&reports[i]);
-        if (has_state(&reports[i]))
+        if (has_state(&reports[i])) {
             first = &reports[i];
+            blocked |= reports[i].blocked;
+        }
     }
     for (uint32_t i = 0; i < len; i++) {
-        int rc = judge(training, first, &reports[i], i);
+        uint32_t from_end = len - 1 - i;
+        int rc = judge(first, &reports[i], i,
+                       from_end < PLACES_MAX && (blocked >> from_end & 1));
 
         if (rc == 0)
             continue;

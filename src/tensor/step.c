@@ -37,8 +37,8 @@ enum {
     VOTE_STATE,
     VOTE_STATE_MIN,
     VOTE_BOUNDARY,
-    VOTE_LAST,  /* microseconds from begin to commit, and the place, of the */
-    VOTE_FIRST, /* slowest; of the fastest, as its complement */
+    VOTE_LAST,  /* microseconds of work, and the place, of the slowest; */
+    VOTE_FIRST, /* of the fastest, as its complement */
     VOTE_LEN,
 };
 
@@ -94,6 +94,7 @@ static void end_reductions(struct troupe_training *training, uint32_t rest)
         else
             note_failure(training, rc);
     }
+    training->waited_ns += tri_now_ns() - begin_ns;
     training->stats.reduce_ns += tri_now_ns() - begin_ns;
 }
 
@@ -203,7 +204,7 @@ static void store_results(struct troupe_training *training)
 static void fill_vote(struct troupe_training *training,
                       uint64_t vote[VOTE_LEN])
 {
-    uint64_t us = (tri_now_ns() - training->begun_ns) / 1000;
+    uint64_t us = training->worked_ns / 1000;
     uint64_t place = training->step.index;
     uint64_t late = tri_min(us, UINT64_MAX >> 16) << 16 |
                     tri_min(place, UINT16_MAX);
@@ -343,6 +344,8 @@ static int end_in_next_view(struct troupe_training *training)
 
     if (rc == 0)
         return end_as(training, outcome);
+    if (rc == TROUPE_EPAUSED)
+        return rc; /* the results are kept, and commit may be called again */
     close_step(training);
     training->ended = rc; /* the results are gone */
     return rc;
@@ -357,6 +360,8 @@ int troupe_step_commit(const troupe_step_t *step)
         return rc;
     training = step->training;
     tri_buddy_pump(training);
+    training->worked_ns =
+        tri_now_ns() - training->begun_ns - training->waited_ns;
     end_reductions(training, 0);
     if (training->failure == 0 && !training->is_over) {
         tri_step_prepared(&training->core);
@@ -515,6 +520,7 @@ int troupe_step_begin(troupe_training_t *training, troupe_step_t *step_p)
     training->failure = 0;
     training->attempts++;
     training->begun_ns = tri_now_ns();
+    training->waited_ns = 0;
     tri_buddy_begin(training);
     tri_state_open_window(training, training->core.committed);
     *step_p = training->step;

@@ -103,6 +103,8 @@ struct troupe_training {
     uint64_t attempts; /* steps begun, those that were retried, too */
     uint32_t retry;
     uint64_t begun_ns;
+    uint64_t waited_ns;  /* for others, in this step */
+    uint64_t worked_ns;  /* from begin to commit, without that */
     uint32_t patience; /* timeouts in a row */
     struct tri_step_times times;
     struct tri_straggler straggler;

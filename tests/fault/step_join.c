@@ -8,8 +8,12 @@
  *          go on.
  *   spare  ranks beyond the size of the group wait; a rank is killed, and one of
  *          them is there in its place.
+ *   pause  a rank is killed, and those that are left are too few: they pause
+ *          until another comes.
+ *   block  one from a host that is blocked is refused; when it is not blocked
+ *          any more, another one comes in.
  *
- *   step_join seed|other|spare
+ *   step_join seed|other|spare|pause|block
  */
 #include <pthread.h>
 
@@ -24,10 +28,11 @@ enum {
     KILL_STEP = 30,  /* spare: rank 1 dies */
     BALLAST = 16 << 20,
     JOINER_ROW = 16, /* the first one's */
+    PAUSE_MS = 300,
+    BLOCK_MS = 600000,
 };
 
 static int size, port;
-static const char *scenario;
 static char path[PATH_BYTES], key_file[256];
 static uint64_t epoch_retries; /* before the first one came */
 
@@ -41,12 +46,13 @@ static void linger(struct steps *steps, const troupe_step_t *step)
     troupe_serve(steps->troupe, 1);
 }
 
-/* In a process of its own: joiner ROW PORT PATH KEY BALLAST. */
+/* In a process of its own: joiner ROW PORT PATH KEY BALLAST SIZE_MIN. */
 static int join(char **argv)
 {
     struct steps steps = { .row = atoi(argv[2]),
                            .epochs = EPOCHS,
                            .ballast = (size_t)atol(argv[6]),
+                           .size_min = (uint32_t)atol(argv[7]),
                            .before = linger };
     troupe_options_t options;
     char seeds[64];
@@ -74,12 +80,12 @@ static int join(char **argv)
     _exit(test_status());
 }
 
-static void start_joiner(int row, size_t ballast)
+static void start_joiner(const struct steps *steps, int row, size_t ballast)
 {
     static char program[4096], word[] = "joiner";
-    char texts[3][32], *environment[256];
-    char *arguments[] = { program, word,     texts[0], texts[1],
-                          path,    key_file, texts[2], NULL };
+    char texts[4][32], *environment[256];
+    char *arguments[] = { program,  word,     texts[0], texts[1], path,
+                          key_file, texts[2], texts[3], NULL };
     ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
     size_t kept = 0;
     pid_t pid;
@@ -88,6 +94,7 @@ static void start_joiner(int row, size_t ballast)
     snprintf(texts[0], sizeof(texts[0]), "%d", row);
     snprintf(texts[1], sizeof(texts[1]), "%d", port);
     snprintf(texts[2], sizeof(texts[2]), "%zu", ballast);
+    snprintf(texts[3], sizeof(texts[3]), "%u", steps->size_min);
     for (size_t i = 0; environ[i] != NULL && kept < 255; i++)
         if (strncmp(environ[i], "OMPI_", 5) != 0 &&
             strncmp(environ[i], "PMIX_", 5) != 0)
@@ -130,7 +137,7 @@ static void die_at(const troupe_step_t *step, int rank, uint64_t number)
 static void with_seed(struct steps *steps, const troupe_step_t *step)
 {
     if (test_rank == 0 && step->step == JOIN_STEP && step->retry == 0) {
-        start_joiner(JOINER_ROW, BALLAST);
+        start_joiner(steps, JOINER_ROW, BALLAST);
         await_joiner(steps, JOINER_ROW);
     }
     if (step->step == JOIN_STEP + 1) {
@@ -140,7 +147,7 @@ static void with_seed(struct steps *steps, const troupe_step_t *step)
     if (test_rank == 0 && step->step == AGAIN_STEP && step->retry == 0) {
         CHECK_EQ(steps->retries, epoch_retries);
         CHECK_EQ(steps->retries, 0);
-        start_joiner(JOINER_ROW + 1, BALLAST);
+        start_joiner(steps, JOINER_ROW + 1, BALLAST);
         await_joiner(steps, JOINER_ROW + 1);
     }
     /* it gets the state from this rank, too */
@@ -150,7 +157,7 @@ static void with_seed(struct steps *steps, const troupe_step_t *step)
 static void with_other(struct steps *steps, const troupe_step_t *step)
 {
     if (test_rank == 0 && step->step == JOIN_STEP && step->retry == 0) {
-        start_joiner(JOINER_ROW, BALLAST / 2);
+        start_joiner(steps, JOINER_ROW, BALLAST / 2);
         await_joiner(steps, JOINER_ROW);
     }
     CHECK_EQ(step->members, size);
@@ -160,6 +167,64 @@ static void with_spare(struct steps *steps, const troupe_step_t *step)
 {
     CHECK_EQ(step->members, steps->size_max);
     die_at(step, 1, KILL_STEP);
+}
+
+/* Before it has reduced anything: nobody is prepared. */
+static void with_pause(struct steps *steps, const troupe_step_t *step)
+{
+    (void)steps;
+    CHECK_EQ(step->members, size);
+    if (test_rank == 1 && step->step == KILL_STEP)
+        kill(getpid(), SIGKILL);
+}
+
+/* Begin has said that it has waited for long enough. */
+static int go_on_when_enough(struct steps *steps, int rc)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+    troupe_training_stats_t stats;
+
+    CHECK_EQ(rc, TROUPE_EPAUSED);
+    CHECK_EQ(steps_events(steps, TROUPE_TRAINING_PAUSED), 1);
+    if (test_rank == 0)
+        start_joiner(steps, JOINER_ROW, BALLAST);
+    while (rc == TROUPE_EPAUSED && test_now_ms() < end)
+        rc = steps_run(steps);
+    CHECK_EQ(steps_events(steps, TROUPE_TRAINING_RESUMED), 1);
+    troupe_training_stats(steps->training, &stats);
+    CHECK_EQ(stats.losses, 1);
+    CHECK_EQ(stats.joins, size + 1);
+    return rc;
+}
+
+static uint64_t own_host(const struct steps *steps)
+{
+    troupe_from_t from = { .troupe_ = steps->troupe };
+    troupe_member_t member;
+
+    MUST(troupe_member_get(from, troupe_node_id(from), &member));
+    return member.host;
+}
+
+static void with_block(struct steps *steps, const troupe_step_t *step)
+{
+    if (step->step <= AGAIN_STEP)
+        CHECK_EQ(step->members, size);
+    if (step->step == AGAIN_STEP + 1)
+        CHECK_EQ(step->members, size + 1);
+    if (test_rank != 0 || step->retry > 0)
+        return;
+    if (step->step == JOIN_STEP) {
+        MUST(troupe_training_block(steps->training, own_host(steps),
+                                   BLOCK_MS));
+        CHECK_EQ(steps_events(steps, TROUPE_TRAINING_BLOCKED), 1);
+        start_joiner(steps, JOINER_ROW, BALLAST);
+        await_joiner(steps, JOINER_ROW);
+    } else if (step->step == AGAIN_STEP) {
+        MUST(troupe_training_block(steps->training, own_host(steps), 0));
+        start_joiner(steps, JOINER_ROW + 1, BALLAST);
+        await_joiner(steps, JOINER_ROW + 1);
+    }
 }
 
 static void await_result(struct steps *steps, int row, int wanted)
@@ -193,35 +258,63 @@ static void start(struct steps *steps)
     steps_share(path);
 }
 
+static const struct scenario {
+    const char *name;
+    void (*before)(struct steps *steps, const troupe_step_t *step);
+    int results[2]; /* of joiners; 0: there is none */
+} scenarios[] = {
+    { "seed", with_seed, { TROUPE_FINISHED, TROUPE_FINISHED } },
+    { "other", with_other, { TROUPE_EMISMATCH, 0 } },
+    { "spare", with_spare, { 0, 0 } },
+    { "pause", with_pause, { TROUPE_FINISHED, 0 } },
+    { "block", with_block, { TROUPE_ELIMIT, TROUPE_FINISHED } },
+};
+
+static const struct scenario *scenario_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
+        if (strcmp(scenarios[i].name, name) == 0)
+            return &scenarios[i];
+    MUST(TROUPE_EINVAL);
+    return NULL;
+}
+
+static void run(struct steps *steps, const struct scenario *scenario)
+{
+    bool is_spare = scenario->before == with_spare;
+    int rc;
+
+    steps->before = scenario->before;
+    if (is_spare)
+        steps->size_max = (uint32_t)size - 1;
+    if (scenario->before == with_pause) {
+        steps->size_min = (uint32_t)size;
+        steps->pause_ms = PAUSE_MS;
+    }
+    steps_open(steps, "join");
+    rc = steps_run(steps);
+    if (scenario->before == with_pause)
+        rc = go_on_when_enough(steps, rc);
+    CHECK_EQ(rc, TROUPE_FINISHED);
+    steps_check(steps);
+    if (is_spare && test_rank == size - 1)
+        CHECK(steps->was_synced);
+    steps_close(steps);
+    for (int i = 0; i < 2 && test_rank == 0; i++)
+        if (scenario->results[i] != 0)
+            await_result(steps, JOINER_ROW + i, scenario->results[i]);
+}
+
 int main(int argc, char **argv)
 {
     struct steps steps = { .epochs = EPOCHS, .ballast = BALLAST };
-    bool is_seed, is_other;
 
-    if (argc > 6 && strcmp(argv[1], "joiner") == 0)
+    if (argc > 7 && strcmp(argv[1], "joiner") == 0)
         return join(argv);
     puppet_main(argc, argv);
-    scenario = argc > 1 ? argv[1] : "seed";
-    is_seed = strcmp(scenario, "seed") == 0;
-    is_other = strcmp(scenario, "other") == 0;
     start(&steps);
     steps.row = test_rank;
-    steps.before = is_seed ? with_seed : is_other ? with_other : with_spare;
-    if (!is_seed && !is_other)
-        steps.size_max = (uint32_t)size - 1;
-    steps_open(&steps, "join");
-    CHECK_EQ(steps_run(&steps), TROUPE_FINISHED);
-    if (is_seed || is_other || steps.members_most > 0)
-        steps_check(&steps);
-    if (!is_seed && !is_other && test_rank == size - 1)
-        CHECK(steps.was_synced);
-    steps_close(&steps);
-    if (test_rank == 0 && is_seed) {
-        await_result(&steps, JOINER_ROW, TROUPE_FINISHED);
-        await_result(&steps, JOINER_ROW + 1, TROUPE_FINISHED);
-    } else if (test_rank == 0 && is_other) {
-        await_result(&steps, JOINER_ROW, TROUPE_EMISMATCH);
-    }
+    run(&steps, scenario_of(argc > 1 ? argv[1] : "seed"));
     if (test_rank == 0)
         unlink(path);
     CHECK_EQ(troupe_stop(&steps.troupe), 0);

@@ -228,6 +228,17 @@ static inline void steps_abandon(const struct steps *steps,
     *extra_p = steps_pages(extra_bytes);
 }
 
+/* How many events of a kind there were since the last look; others are lost. */
+static inline int steps_events(struct steps *steps, uint32_t what)
+{
+    troupe_training_event_t event;
+    int len = 0;
+
+    while (troupe_training_events_take(steps->training, &event, 1) > 0)
+        len += event.what == what;
+    return len;
+}
+
 /* To the end; returns what begin, or commit, said last. The last buffers stay
  * guarded. */
 static inline int steps_run(struct steps *steps)

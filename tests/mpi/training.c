@@ -5,6 +5,7 @@
  * calls and registrations that do not match.
  */
 #include <stdbool.h>
+#include <unistd.h>
 
 #include <troupe/training.h>
 
@@ -17,6 +18,7 @@ enum {
     STEPS = 11, /* of an epoch */
     LONG = 10000,
     WAIT_MS = 20000,
+    LATE_US = 20000,
 };
 
 static int size;
@@ -248,6 +250,40 @@ static void test_drain(troupe_t *troupe)
     MUST(troupe_training_close(&training, WAIT_MS));
 }
 
+static bool sees_straggler(troupe_training_t *training)
+{
+    troupe_training_event_t event;
+    uint64_t last = troupe_group_node(troupe_training_group(training),
+                                      (uint32_t)size - 1);
+
+    while (troupe_training_events_take(training, &event, 1) > 0)
+        if (event.what == TROUPE_TRAINING_STRAGGLER && event.node == last)
+            return true;
+    return false;
+}
+
+/* The last rank is late in each step, until all have heard of it. */
+static void test_straggler(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "late", 0);
+    double end = test_now_ms() + TEST_SOON_MS;
+    bool seen = size == 1;
+    int32_t all = 0;
+    troupe_step_t step;
+
+    while (all == 0) {
+        MUST(troupe_step_begin(training, &step));
+        all = seen || test_now_ms() > end;
+        if (test_rank == size - 1)
+            usleep(LATE_US);
+        MUST(troupe_step_allreduce(&step, &all, 1, TROUPE_INT32, TROUPE_MIN));
+        CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+        seen |= sees_straggler(training);
+    }
+    CHECK(seen);
+    troupe_training_close(&training, 0);
+}
+
 /* One rank reduces another number of elements: all hear of it, whichever call
  * they are in. */
 static void test_mismatch(troupe_t *troupe)
@@ -312,6 +348,7 @@ int main(void)
     test_cancel(troupe);
     test_buckets(troupe);
     test_drain(troupe);
+    test_straggler(troupe);
     test_mismatch(troupe);
     test_other_state(troupe);
     return test_end(troupe);
