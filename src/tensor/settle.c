@@ -245,6 +245,15 @@ static int update(struct troupe_training *training, bool collective,
     return rc;
 }
 
+/* There is nothing left to do here, however few are left. */
+static bool is_finished(const struct troupe_training *training)
+{
+    const struct tri_step_core *core = &training->core;
+
+    return (core->flags & TRI_STEP_HAS_STATE) != 0 && !core->under_way &&
+           tri_sampler_is_finished(&training->sampler, core->committed);
+}
+
 /*
  * Until there is a view that this member takes part in, and that goes on. As a
  * spare, or paused, it is at a boundary all the time.
@@ -260,6 +269,8 @@ static int enter(struct troupe_training *training)
         bool meets = !spare && (training->boundary_due || training->is_refused);
 
         if (spare && atomic_load(&training->finished_said))
+            return TROUPE_FINISHED;
+        if (training->is_paused && is_finished(training))
             return TROUPE_FINISHED;
         if ((spare || training->is_paused || training->is_refused) &&
             tri_training_wants_out(training))

@@ -259,7 +259,9 @@ static inline int steps_run(struct steps *steps)
                                    TROUPE_SUM));
         MUST(troupe_step_allreduce(&step, extra, steps->extra_len,
                                    TROUPE_FLOAT, TROUPE_SUM));
-        rc = troupe_step_commit(&step);
+        do
+            rc = troupe_step_commit(&step);
+        while (rc == TROUPE_EPAUSED);
         if (rc < 0)
             break;
         if (rc == TROUPE_COMMITTED) {
