@@ -105,10 +105,13 @@ void tri_choice_begin(struct tri_front *front)
 
 /* --- councils ------------------------------------------------------------- */
 
+/* Before a call that all make: so members whose calls differ here are told of
+ * those. */
 static void hold(struct tri_front *front, enum tri_council what, uint32_t len,
                  enum troupe_op op)
 {
     struct tri_choice *choice = &front->choice;
+    const uint64_t *before = choice->before->coll.signature;
     struct troupe_collective *entry = &choice->entry;
     int rc;
 
@@ -122,7 +125,8 @@ static void hold(struct tri_front *front, enum tri_council what, uint32_t len,
         .in = choice->in,
         .out = choice->out,
     };
-    tri_coll_sign(&entry->coll);
+    entry->coll.signature[0] = before[0];
+    entry->coll.signature[1] = before[1] | TRI_COLL_COUNCIL;
     choice->under_way = what;
     tri_front_queue_locked(front, entry);
     rc = tri_front_start_locked(front, entry, TRI_BACKEND_NATIVE);
@@ -255,6 +259,7 @@ bool tri_choice_of(struct tri_front *front, struct troupe_collective *entry,
         return true;
     if (choice->under_way != TRI_COUNCIL_NONE)
         return false;
+    choice->before = entry;
     if (choice->next != TRI_COUNCIL_NONE &&
         choice->starts >= choice->next_starts) {
         if (!front->instances[TRI_BACKEND_NATIVE].ready)

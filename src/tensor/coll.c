@@ -107,6 +107,9 @@ const char *tri_coll_describe(const uint64_t signature[2],
         at += (size_t)snprintf(text + at, TRI_COLL_TEXT_BYTES - at, ", %s",
                                word(ops, tri_array_len(ops), op));
     if (kind == TRI_COLL_BCAST || kind == TRI_COLL_REDUCE)
-        snprintf(text + at, TRI_COLL_TEXT_BYTES - at, ", root %u", root);
+        at += (size_t)snprintf(text + at, TRI_COLL_TEXT_BYTES - at,
+                               ", root %u", root);
+    if (signature[1] & TRI_COLL_COUNCIL)
+        snprintf(text + at, TRI_COLL_TEXT_BYTES - at, ", after a council");
     return text;
 }

@@ -276,6 +276,15 @@ void tri_front_queue_locked(struct tri_front *front,
     count_under_way(front, 1);
 }
 
+static void remember(struct tri_front *front, const struct tri_coll *coll)
+{
+    struct tri_recent *recent =
+        &front->recent[coll->number % TRI_FRONT_RECENT];
+
+    recent->number = coll->number;
+    memcpy(recent->signature, coll->signature, sizeof(recent->signature));
+}
+
 int tri_front_start_locked(struct tri_front *front,
                            struct troupe_collective *entry, uint8_t backend)
 {
@@ -293,6 +302,8 @@ int tri_front_start_locked(struct tri_front *front,
         return rc;
     front->number++;
     entry->state = TRI_ENTRY_STARTED;
+    if (front->choice.available)
+        remember(front, &entry->coll);
     atomic_store_explicit(&front->last_backend, ops->name,
                           memory_order_relaxed);
     return 0;
@@ -402,6 +413,8 @@ static void progress_one(struct tri_front *front,
         if (ops->starter_only)
             atomic_store_explicit(&front->needs_starter, true,
                                   memory_order_relaxed);
+        if (front->choice.available)
+            tri_front_wonder_locked(front, entry);
         return;
     }
     entry->coll.state = NULL;

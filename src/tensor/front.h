@@ -35,6 +35,15 @@
 #include "os/thread.h"
 #include "tensor/tensor.h"
 
+/* Calls remembered, to be compared with those that others wait for. More than
+ * a member can be ahead of another that waits, in most programs. */
+#define TRI_FRONT_RECENT 64u
+
+struct tri_recent {
+    uint64_t number; /* 0: none */
+    uint64_t signature[2];
+};
+
 /* What waits for its epoch, of one group. */
 #define TRI_FRONT_INBOX_BYTES_MAX (64u << 20)
 
@@ -62,6 +71,9 @@ struct troupe_collective {
     bool is_trial;                  /* its time is noted */
     bool is_chosen;                 /* `backend` is */
     bool is_prepared;               /* checked against the team */
+    uint32_t looks;                 /* F; without an outcome */
+    uint64_t looked_ns;             /* F; when it was last told of, see
+                                       tri_front_wonder_locked; 0: never */
     uint64_t begun_ns;              /* the same; or since when it lingers */
     void *scratch;                  /* a copy of what overlaps; owned */
     int rc;                         /* before done */
@@ -108,6 +120,7 @@ struct tri_choice {
     enum tri_council under_way;
     uint32_t slot; /* that TIMES are of */
     struct troupe_collective entry;
+    const struct troupe_collective *before; /* which call of the program */
     uint64_t in[3], out[3];
     struct tri_choice_slot slots[TRI_CHOICE_SLOTS];
     uint64_t table_hosts; /* for which hosts `slots` were decided; 0: none */
@@ -146,6 +159,7 @@ struct tri_front {
     struct tri_instance instances[TRI_BACKENDS];
     uint8_t fixed; /* the back end of a team without a choice */
     uint64_t number;
+    struct tri_recent recent[TRI_FRONT_RECENT]; /* while there is a choice */
     struct troupe_collective *first; /* under way */
     struct troupe_collective **end;
     struct troupe_collective *unsent; /* done, their messages not yet sent */
@@ -260,6 +274,14 @@ void tri_front_inbox_free(struct tri_front *front);
 /* A back end found that a member called something else: tells all. */
 void tri_front_mismatch_locked(struct tri_front *front,
                                const struct tri_coll *coll, uint8_t backend);
+
+/*
+ * Members whose calls differ may have chosen different back ends for them, each
+ * of which waits for those who are not there. So while there is a choice who
+ * has no outcome for long tells the others what it called.
+ */
+void tri_front_wonder_locked(struct tri_front *front,
+                             struct troupe_collective *entry);
 
 /* --- front_wait.c --------------------------------------------------------- */
 

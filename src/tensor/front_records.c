@@ -10,9 +10,14 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "message/pool.h"
 #include "tensor/front.h"
+
+/* Looks at a call between two at the clock; the time without an outcome. */
+#define LOOKS 64u
+#define WONDER_NS (250 * TRI_NS_PER_MS)
 
 static void refuse(struct tri_front *front, const char *reason)
 {
@@ -57,13 +62,19 @@ void tri_front_mismatch_locked(struct tri_front *front,
     memcpy(mismatch.signatures[0], coll->signature, sizeof(coll->signature));
     memcpy(mismatch.signatures[1], coll->culprit_signature,
            sizeof(coll->culprit_signature));
-    if (coll->culprit >= front->team.len)
-        mismatch.members[1] = front->team.index;
+    if (coll->earlier != 0) {
+        head.number = coll->earlier;
+        mismatch.members[0] = coll->witness;
+        memcpy(mismatch.signatures[0], coll->witness_signature,
+               sizeof(coll->witness_signature));
+    }
+    assert(mismatch.members[0] < front->team.len);
+    assert(mismatch.members[1] < front->team.len);
     for (uint32_t i = 0; i < front->team.len; i++)
         if (i != front->team.index)
             (void)tri_team_send(&front->team, i, TRI_COLL_CONTROL, &head,
                                 &piece, 1);
-    mismatched(front, coll->number, &mismatch);
+    mismatched(front, head.number, &mismatch);
 }
 
 /* A back end that compares calls by a collective of its own (MPI's) finds it
@@ -81,19 +92,64 @@ static bool finds_out_itself(const struct tri_front *front,
            front->tensor->backends[entry->backend]->all_find_mismatch;
 }
 
-static void front_record(struct tri_front *front,
+void tri_front_wonder_locked(struct tri_front *front,
+                             struct troupe_collective *entry)
+{
+    struct tri_coll_head head = { .number = entry->coll.number,
+                                  .backend = TRI_BACKEND_FRONT,
+                                  .what = TRI_FRONT_CALL };
+    struct tri_piece piece = { entry->coll.signature,
+                               sizeof(entry->coll.signature) };
+    uint64_t now_ns;
+
+    if (++entry->looks % LOOKS != 0)
+        return;
+    now_ns = tri_now_ns();
+    if (entry->looked_ns == 0)
+        entry->looked_ns = now_ns;
+    if (now_ns - entry->looked_ns < WONDER_NS)
+        return;
+    entry->looked_ns = now_ns;
+    for (uint32_t i = 0; i < front->team.len; i++)
+        if (i != front->team.index)
+            (void)tri_team_send(&front->team, i, TRI_COLL_CONTROL, &head,
+                                &piece, 1);
+}
+
+/* A member waits for a call: is it what was called here? If this is not known
+ * yet, or no more, it asks again. */
+static void called(struct tri_front *front, uint32_t member, uint64_t number,
+                   const uint64_t signature[2])
+{
+    const struct tri_recent *own = &front->recent[number % TRI_FRONT_RECENT];
+    struct tri_coll coll = { .number = number, .culprit = member };
+
+    if (number == 0 || own->number != number ||
+        memcmp(own->signature, signature, sizeof(own->signature)) == 0)
+        return;
+    memcpy(coll.signature, own->signature, sizeof(coll.signature));
+    memcpy(coll.culprit_signature, signature, sizeof(coll.culprit_signature));
+    tri_front_mismatch_locked(front, &coll, TRI_BACKEND_FRONT);
+}
+
+static void front_record(struct tri_front *front, uint32_t member,
                          const struct tri_coll_head *head, const void *payload,
                          size_t bytes)
 {
     struct tri_coll_mismatch mismatch;
+    uint64_t signature[2];
 
-    if (head->what != TRI_FRONT_MISMATCH ||
-        !tri_coll_mismatch_read(payload, bytes, front->team.len, &mismatch)) {
+    if (head->what == TRI_FRONT_CALL && bytes == sizeof(signature)) {
+        memcpy(signature, payload, sizeof(signature));
+        called(front, member, head->number, signature);
+    } else if (head->what == TRI_FRONT_MISMATCH &&
+               tri_coll_mismatch_read(payload, bytes, front->team.len,
+                                      &mismatch)) {
+        if (!finds_out_itself(front, head))
+            mismatched(front, head->number, &mismatch);
+    } else {
         refuse(front, "a collective's record that makes no sense");
-        return;
     }
-    if (!finds_out_itself(front, head))
-        mismatched(front, head->number, &mismatch);
 }
 
 /* --- to whom it is -------------------------------------------------------- */
@@ -129,7 +185,7 @@ static void hand_on(struct tri_front *front, uint64_t node,
     if (member < 0 || (uint32_t)member == front->team.index) {
         refuse(front, "a collective's record of no member");
     } else if (head->backend == TRI_BACKEND_FRONT) {
-        front_record(front, head, payload, bytes);
+        front_record(front, (uint32_t)member, head, payload, bytes);
     } else if (ops->received == NULL) {
         refuse(front, "a collective's record for a back end that wants none");
     } else {

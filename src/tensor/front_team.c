@@ -152,6 +152,7 @@ static int set_team(struct tri_front *front, const struct tri_view *view)
     front->has_team = true;
     front->ended = 0;
     front->number = 0;
+    memset(front->recent, 0, sizeof(front->recent));
     return 0;
 }
 

@@ -52,7 +52,7 @@ enum tri_coll_kind {
     TRI_COLL_KIND_LAST = TRI_COLL_ALLGATHER,
 };
 
-/* One call. The front fills in all but the last two. */
+/* One call. The front fills in all to the signature. */
 struct tri_coll {
     const struct tri_team *team;
     uint64_t number;    /* of the team's collectives, from 1 */
@@ -67,7 +67,8 @@ struct tri_coll {
                            a deadline: start may wait itself where the back end
                            carries a fixed group. So on all members. */
     /* What must be equal on all members: kind, type, op, root and count,
-     * packed; see tri_coll_describe. */
+     * packed; see tri_coll_describe. Of a council (choice.c): that of the call
+     * it comes before, and TRI_COLL_COUNCIL. */
     uint64_t signature[2];
     void *state;        /* the back end's; NULL at first and in the end, also
                            when `progress` ends it, with whatever */
@@ -75,10 +76,19 @@ struct tri_coll {
                            who waits looks again at once, and does not nap */
     uint32_t culprit;   /* EMISMATCH: a member that differs, and what it */
     uint64_t culprit_signature[2]; /* called */
+    /* EMISMATCH of an earlier call, which was done here before anybody knew:
+     * its number, and a member that called otherwise than the culprit. 0: of
+     * this call, and this member. */
+    uint64_t earlier;
+    uint32_t witness;
+    uint64_t witness_signature[2];
 };
 
 /* Fills in the signature. */
 void tri_coll_sign(struct tri_coll *coll);
+
+/* In signature[1]: not the program's call, but one of the front before it. */
+#define TRI_COLL_COUNCIL (UINT64_C(1) << 31)
 
 /* "allreduce of 10 float, sum". Returns text. */
 #define TRI_COLL_TEXT_BYTES 96
@@ -116,9 +126,12 @@ _Static_assert(sizeof(struct tri_coll_head) == 32, "the layout of a COLL");
 bool tri_coll_head_read(const void *payload, size_t bytes,
                         struct tri_coll_head *head_p);
 
-/* A record of the front (what: TRI_FRONT_MISMATCH): two members whose calls of
- * head.number differ. tag: the back end that found it (FRONT: the front). */
+/* Records of the front (what). MISMATCH: two members whose calls of head.number
+ * differ; tag: the back end that found it (FRONT: the front). CALL: what the
+ * sender has called as head.number, and waits for; its payload is the
+ * signature. */
 #define TRI_FRONT_MISMATCH 1
+#define TRI_FRONT_CALL 2
 
 struct tri_coll_mismatch {
     uint32_t members[2];

@@ -42,6 +42,8 @@ struct state {
 
 uint64_t plain_other_ns;
 bool plain_other_can = true;
+uint64_t plain_slow_ns;
+size_t plain_slow_bytes;
 _Atomic uint64_t plain_received;
 
 static int send_to(struct tri_backend *backend, uint32_t member,
@@ -185,12 +187,16 @@ static size_t bytes_given(const struct tri_coll *coll, uint32_t member)
 static int start(struct tri_backend *backend, struct tri_coll *coll)
 {
     struct state *state = calloc(1, sizeof(*state));
+    bool is_other = backend->id == TRI_BACKEND_MPI;
+    uint64_t ns = is_other ? plain_other_ns : 0;
 
     if (state == NULL)
         return TROUPE_ENOMEM;
     coll->state = state;
-    if (backend->id == TRI_BACKEND_MPI)
-        state->not_before_ns = tri_now_ns() + plain_other_ns;
+    if (is_other != (bytes_of(coll) >= plain_slow_bytes))
+        ns += plain_slow_ns;
+    if (ns > 0)
+        state->not_before_ns = tri_now_ns() + ns;
     return 0;
 }
 

@@ -16,6 +16,10 @@ extern const struct tri_backend_ops plain_backend;
 extern const struct tri_backend_ops plain_other_backend;
 extern uint64_t plain_other_ns;
 extern bool plain_other_can;
+/* So much slower is the first with calls of so many bytes and more, and the
+ * second with smaller ones. 0: no difference. */
+extern uint64_t plain_slow_ns;
+extern size_t plain_slow_bytes;
 
 /* Records that came, to any instance. */
 extern _Atomic uint64_t plain_received;

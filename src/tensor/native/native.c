@@ -360,6 +360,10 @@ static int net_progress(struct tri_native *native, struct tri_coll *coll)
         coll->culprit = mismatch.culprit;
         memcpy(coll->culprit_signature, mismatch.signature,
                sizeof(mismatch.signature));
+        coll->earlier = mismatch.number;
+        coll->witness = mismatch.witness;
+        memcpy(coll->witness_signature, mismatch.witness_signature,
+               sizeof(mismatch.witness_signature));
     }
     return rc;
 }

@@ -72,6 +72,9 @@ struct tri_net_request {
 
 /* Who called something else, and what. */
 struct tri_net_mismatch {
+    uint64_t number; /* of the call, or of one before it that was done */
+    uint32_t witness; /* a member that called otherwise than the culprit */
+    uint64_t witness_signature[2];
     uint32_t culprit;
     uint64_t signature[2];
 };

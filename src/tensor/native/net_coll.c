@@ -318,6 +318,10 @@ static int report(struct tri_net *net, struct tri_net_found *found,
          differ->signatures[1][1] == mine[1]))
         other = 0;
     found->is_reported = true;
+    mismatch_p->number = differ->origin;
+    mismatch_p->witness = differ->places[1 - other];
+    memcpy(mismatch_p->witness_signature, differ->signatures[1 - other],
+           sizeof(mismatch_p->witness_signature));
     mismatch_p->culprit = differ->places[other];
     memcpy(mismatch_p->signature, differ->signatures[other],
            sizeof(mismatch_p->signature));
