@@ -365,7 +365,7 @@ static void check_log(FILE *log, const char *const wanted[2])
 static void differs(int which)
 {
     troupe_group_t *group;
-    char name[16];
+    char name[24];
     int rc;
     FILE *log = tmpfile();
 

@@ -403,7 +403,7 @@ static void from_an_actor(void)
 
     MUST(summer_spawn(troupe, NULL, NULL, &summer));
     MUST(summer_sum(troupe, summer, (summer_sum_t){ .times = 20 },
-                    soon_ms, &result));
+                    TEST_SOON_MS, &result));
     CHECK_EQ(result.total, 210 * members);
     CHECK_EQ(result.refused, TROUPE_ECONTEXT);
 }
