@@ -5,8 +5,9 @@
 /*
  * Collectives on tensors: contiguous arrays in host memory, among the active
  * members of a group's adopted view (troupe/group.h). All members call the
- * same collectives in the same order; one that does not is named in an error
- * (EMISMATCH) on every member. Every member gets the same bits.
+ * same collectives in the same order; two that differ are named in an error
+ * (EMISMATCH, and the log) on every member: by this call, or by its next where
+ * this one was through. Every member gets the same bits.
  *
  * What carries them is chosen by the group's option backend: MPI's own
  * collectives, or native ones, over shared memory and links, that can be ended
@@ -71,7 +72,8 @@ size_t troupe_datatype_bytes(enum troupe_datatype type);
  * The blocking calls. count is in elements of type. timeout_ms: TROUPE_FOREVER
  * or when to give up (ETIMEDOUT: the call is over on this member, and the group
  * cannot be used before its next view). In a fixed group with MPI, all members
- * give a timeout or none of them does: MPI's blocking calls are used without.
+ * give a timeout or none of them does, and none starts it instead (below):
+ * MPI's blocking calls are used without a timeout.
  * Context: the thread that adopts the group's views. Blocking: until the result
  * is there; actors are served meanwhile. Ownership: buffers are the caller's
  * and read or written only within the call.
