@@ -293,6 +293,15 @@ static void do_group(const char *arguments)
     answer_rc(rc);
 }
 
+static void do_claim(const char *name)
+{
+    troupe_spawn_options_t strict = { .name = name,
+                                      .unique = TROUPE_UNIQUE_STRICT };
+    echo_ref_t ref;
+
+    answer_rc(echo_spawn_with(troupe, &strict, NULL, &ref));
+}
+
 /* Polls: nothing tells of another thread's adoption. */
 static void do_view(const char *arguments)
 {
@@ -351,6 +360,8 @@ static void do_line(char *line)
         do_names(arguments);
     } else if (strcmp(line, "group") == 0) {
         do_group(arguments);
+    } else if (strcmp(line, "claim") == 0) {
+        do_claim(arguments);
     } else if (strcmp(line, "view") == 0) {
         do_view(arguments);
     } else if (strcmp(line, "excluded") == 0) {

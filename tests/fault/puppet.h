@@ -49,6 +49,7 @@ void puppet_end(struct puppet *puppet);
  *   group create   makes the group "puppets" of itself alone, and goes from
  *                       boundary to boundary from now on; "ok", "TROUPE_E…"
  *   group join          joins it, and does the same
+ *   claim NAME          takes it, strictly unique; "ok" or "TROUPE_E…"
  *   view LEN MS         waits until its view has so many members; "ok EPOCH
  *                       DIGEST"
  *   excluded MS         waits until the others hold it for dead

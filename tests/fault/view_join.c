@@ -2,7 +2,8 @@
 /*
  * Processes that are no ranks join a group, one after the other; one is killed,
  * and another one takes its place. All that are in the group have the same
- * view, digest by digest.
+ * view, digest by digest. A strictly unique name has one holder among them, and
+ * another one when that one was killed.
  */
 #include <netinet/in.h>
 #include <signal.h>
@@ -56,19 +57,24 @@ static void join(int i, int alive)
 {
     puppet_spawn(&puppets[i]);
     puppet_start(&puppets[i],
-                 "key_file=%s listen=%u seeds=%s membership=fast",
+                 "key_file=%s listen=%u seeds=%s membership=fast "
+                 "strict_names=1",
                  puppet_key_file(0), free_port(),
                  puppets[i > 1 ? 1 : 0].endpoint);
     puppet_must(&puppets[i], "ok", "alive %d %d", alive, SOON_MS);
     puppet_must(&puppets[i], "ok", "group join");
+    puppet_must(&puppets[i], "TROUPE_EEXIST", "claim the/crown");
+    puppet_must(&puppets[i], "ok", "claim of/%d", i);
 }
 
 int main(int argc, char **argv)
 {
     puppet_main(argc, argv);
     puppet_spawn(&puppets[0]);
-    puppet_start(&puppets[0], "key_file=%s listen=%u membership=fast",
+    puppet_start(&puppets[0],
+                 "key_file=%s listen=%u membership=fast strict_names=1",
                  puppet_key_file(0), free_port());
+    puppet_must(&puppets[0], "ok", "claim the/crown");
     puppet_must(&puppets[0], "ok", "group create");
     agree(1, -1, 1);
     for (int i = 1; i < PUPPETS; i++) {
@@ -77,6 +83,8 @@ int main(int argc, char **argv)
     }
     /* the first member, which leads */
     puppet_kill(&puppets[0], SIGKILL);
+    puppet_must(&puppets[2], "ok", "claim the/crown");
+    puppet_must(&puppets[3], "TROUPE_EEXIST", "claim the/crown");
     agree(PUPPETS, 0, PUPPETS - 1);
     join(PUPPETS, PUPPETS);
     agree(PUPPETS + 1, 0, PUPPETS);
