@@ -130,6 +130,7 @@ struct tri_agree_config {
 #define TRI_AGREE_WITHOUT_GUARD_2 2u
 #define TRI_AGREE_WITHOUT_GUARD_3 4u
 #define TRI_AGREE_WITHOUT_FREEZE 8u /* of the mark */
+#define TRI_AGREE_WITHOUT_ACCEPTED 16u /* leaders do not take it up */
 
 enum tri_agree_event_kind {
     TRI_AGREE_TICK = 1, /* at tri_agree_due_ns */

@@ -337,6 +337,7 @@ void tri_agree_lead_promise(struct tri_agree *agree, uint32_t place,
     set_add(&leader->promised, place);
     leader->marks[place] = message->mark;
     if (message->accepted > leader->best &&
+        (agree->config.ablate & TRI_AGREE_WITHOUT_ACCEPTED) == 0 &&
         tri_agree_view_is_sound(agree, &message->proposal)) {
         leader->best = message->accepted;
         leader->proposal = message->proposal;

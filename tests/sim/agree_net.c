@@ -223,10 +223,11 @@ static void post(struct agree_net *net, uint32_t from, uint64_t id,
     uint32_t to = slot_of(net, id);
     struct agree_letter *letter;
 
-    if (to == NOBODY || net->crash_after == 0)
+    if (to == NOBODY || net->crash_after == 0 || net->nodes[from].is_crashing)
         return;
     if (net->crash_after != UINT32_MAX)
         net->crash_after--;
+    net->nodes[from].is_crashing = ++net->posted == net->crash_at;
     if (net->letters_len == AGREE_LETTERS_MAX)
         return; /* lost */
     letter = &net->letters[net->letters_len++];
@@ -339,6 +340,8 @@ void agree_net_step(struct agree_net *net, uint32_t at,
             if (j != at)
                 post(net, at, net->nodes[j].id, send);
     }
+    if (node->is_crashing)
+        agree_net_crash(net, at);
     check_promise(net, node);
     if (tri_agree_view(node->agree)->epoch >= AGREE_EPOCHS_MAX) {
         agree_net_failed(net, "too many epochs");
@@ -760,7 +763,7 @@ static void tell_all(struct agree_net *net)
 }
 
 /* All that live and take part, in one view of exactly them. */
-static bool is_settled(const struct agree_net *net)
+bool agree_net_is_settled(const struct agree_net *net)
 {
     const struct tri_agree_view *view = NULL;
     uint32_t count = 0;
@@ -790,7 +793,7 @@ static bool has_member(const struct agree_net *net)
 }
 
 /* The next clock that rings, all being the same now. */
-static void ring_next(struct agree_net *net)
+void agree_net_ring_next(struct agree_net *net)
 {
     uint64_t first_ns = UINT64_MAX;
     uint32_t first = NOBODY;
@@ -898,14 +901,15 @@ void agree_net_calm(struct agree_net *net)
     for (uint32_t turn = 0; turn < 600 && net->failure[0] == 0; turn++) {
         for (uint32_t i = 0; i < 1000 && net->letters_len > 0; i++)
             agree_net_deliver(net, below(net, net->letters_len));
-        if (net->failure[0] != 0 || !has_member(net) || is_settled(net))
+        if (net->failure[0] != 0 || !has_member(net) ||
+            agree_net_is_settled(net))
             return;
         if (turn % 8 == 0) {
             meet(net);
             tell_ahead(net);
         }
         tell_all(net);
-        ring_next(net);
+        agree_net_ring_next(net);
     }
     if (net->failure[0] != 0 || !net->config.proof)
         return; /* or there may be no majority */

@@ -55,6 +55,7 @@ struct agree_node {
     bool is_alive;    /* its process */
     bool is_suspect;  /* declared dead falsely */
     bool is_over;     /* excluded or parted, this life */
+    bool is_crashing; /* its next letters are not sent any more */
     bool is_at_boundary;
     bool leaves;
     uint8_t told[AGREE_NODES_MAX]; /* of deaths: 1 told, 2 with proof */
@@ -97,6 +98,8 @@ struct agree_net {
     uint32_t crashes, false_deaths, churn;
     uint32_t crash_after; /* copies that the crashing node still sends;
                              UINT32_MAX: none crashes */
+    uint32_t posted;   /* letters sent */
+    uint32_t crash_at; /* who sends this one crashes with it; 0: nobody */
     bool is_calm;
     uint64_t installs, messages;
     char failure[256]; /* empty: none */
@@ -119,6 +122,10 @@ uint32_t agree_net_find(const struct agree_net *net, uint32_t from,
                         uint32_t to, uint8_t kind);
 /* Sets the node's clock to what it waits for. */
 void agree_net_ring(struct agree_net *net, uint32_t at);
+/* The next clock that rings, all being set forward. */
+void agree_net_ring_next(struct agree_net *net);
+/* All that live and take part are in one view of exactly them. */
+bool agree_net_is_settled(const struct agree_net *net);
 /* Its work of a step is done; it looks who else's is, and commits if all. */
 void agree_net_prepare(struct agree_net *net, uint32_t at);
 void agree_net_vote(struct agree_net *net, uint32_t at);
