@@ -8,6 +8,12 @@
 
 #include <errno.h>
 
+#if defined(TRI_SANITIZE_ADDRESS) || defined(TRI_SANITIZE_THREAD)
+#define RUNS 1000
+#else
+#define RUNS 3000
+#endif
+
 static bool is_long(void)
 {
     const char *text = getenv("TROUPE_TEST_SIM");
@@ -63,7 +69,7 @@ static void run_random(const char *test, uint32_t members)
     const char *text = getenv("TROUPE_TEST_SIM_RUNS");
     uint32_t runs = text != NULL ? (uint32_t)atoi(text)
                     : is_long()  ? 200000
-                                 : 3000;
+                                 : RUNS;
     char failure[256];
     uint64_t bad;
 
