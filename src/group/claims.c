@@ -15,8 +15,8 @@
  *
  * Invariants:
  *   1. Of the nodes in the newest view at most one holds a name. A claim is won
- *      in one epoch: claimant, home and all members were in it when they claimed,
- *      asked, answered, and when the outcome came. A later poll of the same
+ *      in one epoch: claimant, home and all members were in it when they asked,
+ *      answered, and when the outcome came. A later poll of the same
  *      epoch is of the same home, whose records keep their order: the winner
  *      hears of its luck first. A poll of a later epoch is answered by who has
  *      installed that; it takes no outcome of before then, and so knows.
