@@ -179,6 +179,23 @@ static inline int troupe_allgather_mpi(troupe_group_t *group, const void *in,
  */
 
 /*
+ * Starts `len` more nodes with MPI_Comm_spawn: processes of `command`, with
+ * argv (NULL-terminated, without the program's name; NULL: none). They are a
+ * job of their own; their troupe_start joins this node's cluster, without any
+ * seeds or key of the user's: those go to them over MPI. Then they can join
+ * groups (troupe_group_join). Slots must be free, or mpirun --oversubscribe.
+ * Needs option growable on a rank of this job, and MPI_THREAD_MULTIPLE (which
+ * is what MPI is initialized with when the program leaves that to troupe).
+ * Context: the thread that started the node. Blocking: until they have called
+ * troupe_start, up to timeout_ms, serving actors; some 0.3 s. They are members
+ * when their troupe_start returns: troupe_members_wait.
+ * Errors: EINVAL, ECONTEXT, EOPTION (growable), EMPI (also: not under mpirun),
+ * ENOMEM, ESYSTEM, ETIMEDOUT (they may still come).
+ */
+int troupe_spawn_nodes(troupe_t *troupe, const char *command,
+                       char *const argv[], int len, int timeout_ms);
+
+/*
  * Status of a process that ended itself because a call of MPI did not return
  * after a member of its group had died (option mpi_watchdog_ms). What it was
  * and who had died is in its log.

@@ -117,6 +117,10 @@ typedef struct troupe_options {
      * member of its group has died ends the process, with status
      * TROUPE_EXIT_WEDGED of troupe/mpi.h. 0: it may hang for ever. */
     uint32_t mpi_watchdog_ms;
+    /* 1: the job's nodes can start more (troupe_spawn_nodes of troupe/mpi.h);
+     * the job then has what those need to join it, as with `listen`, but no
+     * port that is known, and a key that is made for it. 0 */
+    uint32_t growable;
 } troupe_options_t;
 
 /* Fills in the defaults. Context: any thread. */

@@ -101,13 +101,15 @@ int tri_cluster_check_options(const troupe_options_t *options)
     return 0;
 }
 
-uint32_t tri_cluster_flags(const struct tri_runtime *runtime)
+uint32_t tri_cluster_flags(const troupe_t *troupe)
 {
-    const troupe_options_t *options = &runtime->options;
+    const troupe_options_t *options = &troupe->runtime.options;
+    bool has_key = options->key_file != NULL || troupe->welcome != NULL;
 
     return (options->seeds != NULL ? TRI_CARD_SEEDS : 0) |
            (options->listen != NULL ? TRI_CARD_LISTEN : 0) |
-           (options->key_file != NULL ? TRI_CARD_KEY_FILE : 0) |
+           (has_key ? TRI_CARD_KEY_FILE : 0) |
+           (options->growable != 0 ? TRI_CARD_GROWABLE : 0) |
            (options->strict_names != 0 ? TRI_CARD_STRICT : 0);
 }
 

@@ -7,7 +7,9 @@
 #include "actor/runtime.h"
 #include "member/member.h"
 #include "mpi/job.h"
+#include "mpi/spawn.h"
 #include "os/topology.h"
+#include "wire/key.h"
 #include "wire/seal.h"
 
 /* What each rank tells the others at first: enough to open transports. */
@@ -27,6 +29,7 @@ struct tri_card {
 #define TRI_CARD_OPEN (TRI_CARD_SEEDS | TRI_CARD_LISTEN)
 #define TRI_CARD_KEY_FILE 4u
 #define TRI_CARD_STRICT 8u /* and strict_names */
+#define TRI_CARD_GROWABLE 16u /* it may spawn nodes */
 
 struct troupe {
     struct tri_runtime runtime; /* first: a troupe_t is a context */
@@ -43,6 +46,7 @@ struct troupe {
     bool is_open;               /* others than the job's ranks may join, or do */
     uint32_t host_ranks;        /* ranks that share this host */
     enum tri_seal_mode security;
+    struct tri_welcome *welcome; /* of who spawned this job; while starting */
     unsigned char *key;         /* the job's (wire/key.h); NULL: none */
     bool bell_open;
     bool link_open;
@@ -59,7 +63,7 @@ int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
 /* Checks what the table of options cannot. Errors: EOPTION; logged. */
 int tri_cluster_check_options(const troupe_options_t *options);
 
-uint32_t tri_cluster_flags(const struct tri_runtime *runtime);
+uint32_t tri_cluster_flags(const troupe_t *troupe);
 
 /* The ranks' options together: the cards are there. Errors: EOPTION, the same
  * on all ranks; logged by rank 0. */
@@ -82,6 +86,17 @@ void tri_cluster_close(troupe_t *troupe);
 
 /* Becomes a member of the cluster that the seeds belong to; threads run. */
 int tri_cluster_join(troupe_t *troupe);
+
+/* --- grow.c: nodes that nodes spawn --------------------------------------- */
+
+/* In a job that a node has spawned, what that says. Collective. Errors: those
+ * of tri_spawn_welcome, EVERSION, ENOMEM. */
+int tri_grow_receive(troupe_t *troupe);
+
+/* Has the options follow it. Errors: ENOMEM. */
+int tri_grow_options(troupe_t *troupe);
+
+void tri_grow_forget(troupe_t *troupe);
 
 /* Frees a node whose threads have ended or never ran. whole: as in
  * tri_job_close. */

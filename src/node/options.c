@@ -92,6 +92,8 @@ static const struct option {
       "process; 0: never" },
     { "report", KIND_TEXT, AT(report), 0, 0, NULL, NULL,
       "file to which what becomes of the job's nodes is appended" },
+    { "growable", KIND_U32, AT(growable), 0, 1, NULL, "0",
+      "1: the job can start more nodes (troupe_spawn_nodes)" },
     { "log", KIND_TEXT, AT(log), 0, 0, "error|warn|info|debug", "warn",
       "what is logged to stderr" },
 #undef AT

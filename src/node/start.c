@@ -106,6 +106,10 @@ static int prepare_key(troupe_t *troupe)
         return TROUPE_ENOMEM;
     if (troupe->runtime.rank != 0)
         return 0;
+    if (troupe->welcome != NULL) {
+        memcpy(troupe->key, troupe->welcome->key, TRI_KEY_BYTES);
+        return 0;
+    }
     return file != NULL ? tri_key_read(file, troupe->key)
                         : tri_key_random(troupe->key);
 }
@@ -124,6 +128,8 @@ static int prepare(troupe_t *troupe, const troupe_options_t *options)
         memset(&runtime->options, 0, sizeof(runtime->options));
         return rc;
     }
+    if (troupe->welcome != NULL && tri_grow_options(troupe) != 0)
+        return TROUPE_ENOMEM;
     tri_log_init(log_level_of(runtime->options.log),
                  runtime->size > 1 ? runtime->rank : -1);
     tri_report_open(troupe);
@@ -170,14 +176,15 @@ static int exchange_cards(troupe_t *troupe)
         .cluster_name = tri_cluster_name_hash(runtime->options.cluster),
         .interface = TRI_INTERFACE_VERSION,
         .security = troupe->security,
-        .flags = tri_cluster_flags(runtime),
+        .flags = tri_cluster_flags(troupe),
         .cores = troupe->topology.bound,
     };
     int rc = gather(troupe, &own, troupe->cards, sizeof(own));
 
     for (int i = 0; rc == 0 && i < runtime->size; i++) {
         troupe->host_ranks += troupe->cards[i].host == own.host;
-        troupe->is_open |= (troupe->cards[i].flags & TRI_CARD_OPEN) != 0;
+        troupe->is_open |= (troupe->cards[i].flags &
+                            (TRI_CARD_OPEN | TRI_CARD_GROWABLE)) != 0;
         if (troupe->cards[i].interface != own.interface) {
             tri_error("rank %d runs another version of troupe", i);
             rc = TROUPE_EPROTO;
@@ -479,10 +486,13 @@ int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
     }
     rc = open_job(troupe, options, comm);
     if (rc == 0) {
-        rc = start_in_job(troupe, options);
+        rc = troupe->job != NULL ? tri_grow_receive(troupe) : 0;
+        if (rc == 0)
+            rc = start_in_job(troupe, options);
         /* Nobody sends before all can receive. */
         rc = agree(troupe, rc);
     }
+    tri_grow_forget(troupe);
     if (rc != 0) {
         if (troupe->scheduler_open)
             tri_scheduler_stop(&troupe->runtime.scheduler, TRI_NS_NEVER);

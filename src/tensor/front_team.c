@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "mpi/job.h"
 #include "tensor/front.h"
 
 /* --- instances ------------------------------------------------------------ */
@@ -40,10 +41,23 @@ int tri_front_open_locked(struct tri_front *front, uint8_t backend)
     return rc;
 }
 
+/* If nobody has, what is collective among the members will return. */
+static bool has_died(const struct tri_front *front)
+{
+    for (uint32_t i = 0; i < front->team.len; i++)
+        if (front->members[i].peer != NULL &&
+            tri_peer_is_dead(front->members[i].peer))
+            return true;
+    return false;
+}
+
 void tri_front_close_locked(struct tri_front *front, uint8_t backend)
 {
     struct tri_instance *instance = &front->instances[backend];
 
+    /* All have agreed to open it, and may be waiting for this member there. */
+    if (instance->wanted && instance->backend == NULL && !has_died(front))
+        (void)tri_front_open_locked(front, backend);
     if (instance->backend != NULL)
         ops_of(front, backend)->close(&instance->backend);
     memset(instance, 0, sizeof(*instance));
@@ -109,6 +123,8 @@ static void read_options(struct tri_front *front, struct troupe_group *group)
 
     front->group = group;
     front->is_elastic = options->elastic != 0;
+    if (front->is_elastic)
+        tri_job_check_recovery();
     front->is_reproducible = options->reproducible != 0;
     front->checks = options->check != 0;
     front->wanted = wanted_of(options->backend);

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/*
+ * Nodes that a node has MPI start: what the parent tells them, and how they
+ * start with it.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "member/join.h"
+#include "node/node.h"
+
+_Static_assert(TRI_WELCOME_KEY_BYTES == TRI_KEY_BYTES, "one key");
+_Static_assert(TRI_WELCOME_SEEDS_BYTES >= TRI_ENDPOINT_TEXT_BYTES, "one seed");
+
+/* --- the parent ----------------------------------------------------------- */
+
+static int make_welcome(const troupe_t *troupe, struct tri_welcome *welcome_p)
+{
+    const char *cluster = troupe->runtime.options.cluster;
+    size_t len = cluster != NULL ? strlen(cluster) : 0;
+
+    memset(welcome_p, 0, sizeof(*welcome_p));
+    if (len >= sizeof(welcome_p->cluster)) {
+        tri_error("option cluster is too long to be told to spawned nodes");
+        return TROUPE_EOPTION;
+    }
+    welcome_p->interface = TRI_INTERFACE_VERSION;
+    welcome_p->security = troupe->security;
+    tri_endpoint_print(&troupe->endpoint, welcome_p->seeds);
+    if (len > 0)
+        memcpy(welcome_p->cluster, cluster, len);
+    if (troupe->key != NULL)
+        memcpy(welcome_p->key, troupe->key, TRI_KEY_BYTES);
+    return 0;
+}
+
+struct waiting {
+    struct tri_spawn *spawn;
+    int rc;
+};
+
+static bool is_over(void *arg)
+{
+    struct waiting *waiting = arg;
+
+    return tri_spawn_is_done(waiting->spawn, &waiting->rc);
+}
+
+/* In naps: nothing wakes this thread when the other one is through. */
+static int wait_for(troupe_t *troupe, struct tri_spawn **spawn_p,
+                    int timeout_ms)
+{
+    struct waiting waiting = { .spawn = *spawn_p };
+    uint64_t deadline_ns = tri_deadline_ns(timeout_ms);
+    struct tri_seat seat;
+    int rc;
+
+    tri_seat_take(&troupe->runtime, &seat);
+    do
+        rc = tri_wait(&seat, is_over, &waiting,
+                      tri_min(tri_now_ns() + TRI_NS_PER_MS, deadline_ns));
+    while (rc != 0 && tri_now_ns() < deadline_ns);
+    tri_seat_leave(&seat);
+    tri_spawn_end(spawn_p);
+    return rc != 0 ? rc : waiting.rc;
+}
+
+/* Declared in troupe/mpi.h, which needs <mpi.h>; this file does not. */
+int troupe_spawn_nodes(troupe_t *troupe, const char *command,
+                       char *const argv[], int len, int timeout_ms);
+
+int troupe_spawn_nodes(troupe_t *troupe, const char *command,
+                       char *const argv[], int len, int timeout_ms)
+{
+    struct tri_welcome welcome;
+    struct tri_spawn *spawn;
+    int rc;
+
+    if (troupe == NULL || command == NULL || len < 1 ||
+        timeout_ms < TROUPE_FOREVER)
+        return TROUPE_EINVAL;
+    if (tri_worker_current() != NULL ||
+        !pthread_equal(pthread_self(), troupe->runtime.starter))
+        return TROUPE_ECONTEXT;
+    if (troupe->job == NULL)
+        return TROUPE_EMPI;
+    if (!troupe->is_open) {
+        tri_error("option growable is not set: nobody could join this job");
+        return TROUPE_EOPTION;
+    }
+    rc = make_welcome(troupe, &welcome);
+    if (rc == 0)
+        rc = tri_spawn_begin(command, argv, len, &welcome, &spawn);
+    tri_key_forget(welcome.key);
+    return rc == 0 ? wait_for(troupe, &spawn, timeout_ms) : rc;
+}
+
+/* --- the children --------------------------------------------------------- */
+
+int tri_grow_receive(troupe_t *troupe)
+{
+    struct tri_welcome welcome;
+    bool spawned;
+    int rc = tri_spawn_welcome(troupe->job, &spawned, &welcome);
+
+    if (rc != 0 || !spawned)
+        return rc;
+    if (welcome.interface != TRI_INTERFACE_VERSION ||
+        welcome.security > TRI_SEAL_ENCRYPT) {
+        tri_error("the node that started this job runs another version of "
+                  "troupe");
+        tri_key_forget(welcome.key);
+        return TROUPE_EVERSION;
+    }
+    troupe->welcome = malloc(sizeof(*troupe->welcome));
+    if (troupe->welcome != NULL)
+        *troupe->welcome = welcome;
+    tri_key_forget(welcome.key);
+    return troupe->welcome != NULL ? 0 : TROUPE_ENOMEM;
+}
+
+static int replace(const char **text_p, const char *value)
+{
+    free((char *)(uintptr_t)*text_p);
+    *text_p = NULL;
+    if (value[0] == '\0')
+        return 0;
+    *text_p = strdup(value);
+    return *text_p != NULL ? 0 : TROUPE_ENOMEM;
+}
+
+int tri_grow_options(troupe_t *troupe)
+{
+    static const char *const securities[] = {
+        [TRI_SEAL_NONE] = "none",
+        [TRI_SEAL_AUTH] = "auth",
+        [TRI_SEAL_ENCRYPT] = "encrypt",
+    };
+    troupe_options_t *options = &troupe->runtime.options;
+    const struct tri_welcome *welcome = troupe->welcome;
+    int rc = replace(&options->seeds, welcome->seeds);
+
+    if (rc == 0)
+        rc = replace(&options->cluster, welcome->cluster);
+    if (rc == 0)
+        rc = replace(&options->security, securities[welcome->security]);
+    return rc == 0 ? replace(&options->key_file, "") : rc;
+}
+
+void tri_grow_forget(troupe_t *troupe)
+{
+    if (troupe->welcome == NULL)
+        return;
+    tri_key_forget(troupe->welcome->key);
+    free(troupe->welcome);
+    troupe->welcome = NULL;
+}
