@@ -32,7 +32,7 @@
 #define STUCK_MAX 2u
 #define BUILD_NS (10000 * TRI_NS_PER_MS)
 /* When nobody has died it will soon be through. */
-#define LAST_NS (2000 * TRI_NS_PER_MS)
+#define LAST_NS (500 * TRI_NS_PER_MS)
 
 static uint32_t stuck_len; /* the starting thread's */
 
