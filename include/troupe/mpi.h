@@ -189,8 +189,9 @@ static inline int troupe_allgather_mpi(troupe_group_t *group, const void *in,
  * Context: the thread that started the node. Blocking: until they have called
  * troupe_start, up to timeout_ms, serving actors; some 0.3 s. They are members
  * when their troupe_start returns: troupe_members_wait.
- * Errors: EINVAL, ECONTEXT, EOPTION (growable), EMPI (also: not under mpirun),
- * ENOMEM, ESYSTEM, ETIMEDOUT (they may still come).
+ * Errors: EINVAL, ECONTEXT, EOPTION (growable), EMPI (also: not under mpirun;
+ * and with Debian's MPICH 4.0, which cannot spawn), ENOMEM, ESYSTEM, ETIMEDOUT
+ * (they may still come).
  */
 int troupe_spawn_nodes(troupe_t *troupe, const char *command,
                        char *const argv[], int len, int timeout_ms);

@@ -39,11 +39,27 @@ static int on_finish(troupe_self_t *self, struct host *h,
 
 TROUPE_ACTOR(host, struct host, .greet = on_greet, .finish = on_finish)
 
+/* Children may come in one after the other; who is in lets in the next. */
+static void until_all_are_in(troupe_t *troupe, troupe_group_t *group,
+                             int members)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+    troupe_view_t view;
+
+    troupe_group_view(group, &view);
+    while ((int)view.len < members && test_now_ms() < end) {
+        MUST(troupe_group_update(group, 1, TEST_SOON_MS, &view));
+        troupe_serve(troupe, 1);
+    }
+    CHECK_EQ(view.len, members);
+}
+
 static void sum_over_all(troupe_t *troupe, host_ref_t host,
                          troupe_group_t *group, int members)
 {
     int64_t one = 1, sum = 0;
 
+    until_all_are_in(troupe, group, members);
     CHECK_EQ(troupe_allreduce(group, &one, &sum, 1, TROUPE_INT64, TROUPE_SUM,
                               TEST_SOON_MS),
              0);
@@ -81,21 +97,14 @@ static int child(int parents)
 static void grow(troupe_t *troupe, const char *program, int size)
 {
     char word[] = "child", text[16], *argv[] = { word, text, NULL };
-    troupe_view_t view = { .len = 0 };
     troupe_group_t *group;
     host_ref_t host;
-    double end = test_now_ms() + TEST_SOON_MS;
 
     snprintf(text, sizeof(text), "%d", size);
     MUST(troupe_group_create(troupe, "grown", NULL, &group));
     if (test_rank == size - 1)
         MUST(troupe_spawn_nodes(troupe, program, argv, CHILDREN,
                                 TEST_SOON_MS));
-    while ((int)view.len < size + CHILDREN && test_now_ms() < end) {
-        CHECK_EQ(troupe_group_update(group, 1, TEST_SOON_MS, &view), 0);
-        troupe_serve(troupe, 1);
-    }
-    CHECK_EQ(view.len, size + CHILDREN);
     MUST(host_resolve(troupe, "actor:///host", TEST_SOON_MS, &host));
     sum_over_all(troupe, host, group, size + CHILDREN);
 }
@@ -109,6 +118,10 @@ int main(int argc, char **argv)
 
     if (argc > 2 && strcmp(argv[1], "child") == 0)
         return child(atoi(argv[2]));
+#if defined(MPICH_VERSION)
+    printf("Debian's MPICH has no MPI_Comm_spawn that works: skipped\n");
+    return 77;
+#endif
     MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
