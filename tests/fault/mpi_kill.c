@@ -9,6 +9,10 @@
  *
  *   mpi_kill [tcp]       tcp: MPI's own, instead of its shared memory
  *
+ * Open MPI may hang in a survivor; then its watchdog ends it, the others go on
+ * without it as well, and it is counted. Each rank is a child of the process
+ * that mpirun started, which sees that it ended so, or well, or was killed.
+ *
  * TROUPE_TEST_SEED: of the moments. TROUPE_TEST_BYTES: of the buffers, instead
  * of 8 B, 64 KiB, 1 MiB and 16 MiB in turn.
  */
@@ -16,17 +20,20 @@
 #include <sys/mman.h>
 
 #include "../mpi/team.h"
-#include "leave.h"
+#include "supervise.h"
 
 enum {
     STEPS_AFTER = 20, /* after the last death */
     DELAY_US_MAX = 30000,
     CANARY = 0x5a,
     ROUNDS_MAX = RANKS_MAX,
+    WATCHDOG_MS = 3000,
 };
 
 static const size_t sizes[] = { 8, 64 << 10, 1 << 20, 16 << 20 };
 static uint64_t seed;
+static int by_tcp, size;
+static int kills, wedged; /* deaths that were meant, and others */
 
 static uint64_t random_of(uint64_t n)
 {
@@ -160,13 +167,16 @@ static int step_of(long step, struct guarded *in, struct guarded *out)
 
 /* --- views ---------------------------------------------------------------- */
 
-static void drop_dead(void)
+static void drop_dead(int victim)
 {
     uint32_t len = 0;
 
     for (uint32_t i = 0; i < team.len; i++) {
-        if (is_dead(&members[i]))
+        if (is_dead(&members[i])) {
+            wedged += members[i].rank != victim;
+            kills += members[i].rank == victim;
             continue;
+        }
         if (members[i].rank == test_rank)
             team.index = len;
         members[len++] = members[i];
@@ -174,10 +184,11 @@ static void drop_dead(void)
     team.len = len;
 }
 
-/* All go on from the first step that one of them has yet to do. */
-static long agree_on_step(long step)
+/* All go on from the first step that one of them has yet to do. False: one more
+ * has died. */
+static int agree_on_step(long *step_p)
 {
-    int64_t least = step;
+    int64_t least = *step_p;
     struct tri_coll coll = {
         .kind = TRI_COLL_ALLREDUCE,
         .type = TROUPE_INT64,
@@ -187,8 +198,39 @@ static long agree_on_step(long step)
         .out = &least,
     };
 
-    CHECK(carry(&coll));
-    return least;
+    if (!carry(&coll))
+        return 0;
+    *step_p = least;
+    return 1;
+}
+
+/* The next view, as team_open; false: one more has died on the way to it. */
+static int open_next(void)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+    int rc = TRI_COLL_PENDING;
+
+    team.epoch++;
+    CHECK(ops->can(&team));
+    MUST(ops->open(&team, &backend));
+    while (rc == TRI_COLL_PENDING && !has_lost()) {
+        rc = ops->open_progress(backend);
+        if (test_now_ms() > end)
+            MUST(TROUPE_ETIMEDOUT);
+        sched_yield();
+    }
+    if (rc != TRI_COLL_PENDING)
+        MUST(rc);
+    return rc == 0;
+}
+
+/* Each death is a view: they are further apart than detection takes. */
+static void go_on(int victim, long *step_p)
+{
+    do {
+        ops->close(&backend);
+        drop_dead(victim);
+    } while (!open_next() || !agree_on_step(step_p));
 }
 
 static void *die(void *arg)
@@ -202,10 +244,12 @@ static void *die(void *arg)
     return NULL;
 }
 
-/* The last member dies in the midst of it. */
-static long lose_one(int round, long step)
+/* The last member dies in the midst of it. What is random is so by the number
+ * of members, as they may have come to it in different ways. */
+static void lose_one(long *step_p)
 {
     const char *text = getenv("TROUPE_TEST_BYTES");
+    int round = size - (int)team.len, victim = members[team.len - 1].rank;
     size_t bytes = text != NULL ? strtoul(text, NULL, 0)
                                 : sizes[round % (int)tri_array_len(sizes)];
     struct guarded in = guarded_make(bytes), out = guarded_make(bytes);
@@ -213,33 +257,41 @@ static long lose_one(int round, long step)
     double begin;
     pthread_t thread;
 
-    if (team.index == team.len - 1)
+    if (test_rank == victim)
         pthread_create(&thread, NULL, die, &delay);
-    while (step_of(step, &in, &out))
-        step++;
+    while (step_of(*step_p, &in, &out))
+        ++*step_p;
     begin = test_now_ms();
     guarded_shut(&in);
     guarded_shut(&out);
-    ops->close(&backend);
-    drop_dead();
-    MUST(team_open(1, 0));
-    step = agree_on_step(step);
+    go_on(victim, step_p);
     if (team.index == 0)
         printf("%zu bytes: %u go on at step %ld after %.1f ms\n", bytes,
-               team.len, step, test_now_ms() - begin);
-    return step;
+               team.len, *step_p, test_now_ms() - begin);
 }
 
-int main(int argc, char **argv)
+/* All that are left do the same steps, and right. */
+static void last_steps(long *step_p)
+{
+    struct guarded in = guarded_make(1 << 20), out = guarded_make(1 << 20);
+
+    for (int i = 0; i < STEPS_AFTER && team.len > 1; i++)
+        if (step_of(*step_p, &in, &out))
+            ++*step_p;
+        else
+            go_on(-1, step_p);
+    guarded_free(&in);
+    guarded_free(&out);
+}
+
+static int rank(void)
 {
     const char *text = getenv("TROUPE_TEST_SEED");
-    int by_tcp = argc > 1 && strcmp(argv[1], "tcp") == 0, level, size;
-    struct guarded in, out;
+    troupe_options_t options;
     troupe_t *troupe;
     long step = 0;
+    int level;
 
-    if (by_tcp)
-        setenv("OMPI_MCA_btl", "tcp,self", 1);
     MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
@@ -248,22 +300,40 @@ int main(int argc, char **argv)
     MPI_Bcast(&seed, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
     if (test_rank == 0)
         printf("TROUPE_TEST_SEED=%llu\n", (unsigned long long)seed);
-    atexit(leave_failed);
-    MUST(troupe_start(&troupe, NULL));
+    troupe_options_init(&options);
+    options.mpi_watchdog_ms = WATCHDOG_MS;
+    MUST(troupe_start(&troupe, &options));
     team_make(troupe, size);
     /* As far from each other as TCP makes them. */
     for (int i = 0; by_tcp && i < size; i++)
         members[i].host = (uint64_t)i;
     MUST(team_open(1, 0));
-    for (int round = 0; team.len > 2; round++)
-        step = lose_one(round, step);
-    in = guarded_make(1 << 20);
-    out = guarded_make(1 << 20);
-    for (int i = 0; i < STEPS_AFTER; i++)
-        CHECK(step_of(step + i, &in, &out));
+    while (team.len > 2)
+        lose_one(&step);
+    last_steps(&step);
     check_shut();
+    if (team.index == 0)
+        printf("%d kills, of which %d were survived by all others; %d wedged "
+               "in MPI\n",
+               kills, kills - wedged, wedged);
     ops->close(&backend);
     CHECK(tri_finalize_is_barred());
     MUST(troupe_stop(&troupe));
-    leave();
+    fflush(NULL);
+    _exit(test_status()); /* MPI_Finalize may hang */
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    by_tcp = argc > 1 && strcmp(argv[1], "tcp") == 0;
+    if (by_tcp)
+        setenv("OMPI_MCA_btl", "tcp,self", 1);
+    status = supervise(rank, NULL, 0);
+    if (was_killed(status) || has_ended_with(status, TROUPE_EXIT_WEDGED))
+        kill(getpid(), SIGKILL); /* what mpirun is to see */
+    if (!has_ended_with(status, EXIT_SUCCESS))
+        fprintf(stderr, "a rank ended with %#x\n", (unsigned)status);
+    return supervise_end(has_ended_with(status, EXIT_SUCCESS));
 }
