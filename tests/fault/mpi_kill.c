@@ -167,16 +167,26 @@ static int step_of(long step, struct guarded *in, struct guarded *out)
 
 /* --- views ---------------------------------------------------------------- */
 
-static void drop_dead(int victim)
+/* The last members kill themselves, the next one maybe before all have noticed
+ * the one before it; who else dies was ended by the watchdog. */
+static void count_dead(int is_meant)
+{
+    for (uint32_t i = team.len; i-- > 0;) {
+        int dead = is_dead(&members[i]);
+
+        is_meant = is_meant && dead;
+        kills += is_meant;
+        wedged += dead && !is_meant;
+    }
+}
+
+static void drop_dead(void)
 {
     uint32_t len = 0;
 
     for (uint32_t i = 0; i < team.len; i++) {
-        if (is_dead(&members[i])) {
-            wedged += members[i].rank != victim;
-            kills += members[i].rank == victim;
+        if (is_dead(&members[i]))
             continue;
-        }
         if (members[i].rank == test_rank)
             team.index = len;
         members[len++] = members[i];
@@ -225,11 +235,12 @@ static int open_next(void)
 }
 
 /* Each death is a view: they are further apart than detection takes. */
-static void go_on(int victim, long *step_p)
+static void go_on(int is_meant, long *step_p)
 {
     do {
         ops->close(&backend);
-        drop_dead(victim);
+        count_dead(is_meant);
+        drop_dead();
     } while (!open_next() || !agree_on_step(step_p));
 }
 
@@ -264,7 +275,7 @@ static void lose_one(long *step_p)
     begin = test_now_ms();
     guarded_shut(&in);
     guarded_shut(&out);
-    go_on(victim, step_p);
+    go_on(1, step_p);
     if (team.index == 0)
         printf("%zu bytes: %u go on at step %ld after %.1f ms\n", bytes,
                team.len, *step_p, test_now_ms() - begin);
@@ -279,7 +290,7 @@ static void last_steps(long *step_p)
         if (step_of(*step_p, &in, &out))
             ++*step_p;
         else
-            go_on(-1, step_p);
+            go_on(0, step_p);
     guarded_free(&in);
     guarded_free(&out);
 }
