@@ -14,6 +14,7 @@
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <troupe/mpi.h>
 #include <troupe/training.h>
 
 #include "board.h"
@@ -34,6 +35,7 @@ struct board {
     _Atomic int32_t calm[RANKS_MAX]; /* steps with no joiner since it left */
     _Atomic int32_t wanted;          /* joiners that were asked for */
     _Atomic int32_t is_over;
+    _Atomic int32_t has_left;              /* the joiner */
     _Atomic int64_t in_ns;                 /* the joiner's first commit */
     _Atomic int64_t longest_ns[RANKS_MAX]; /* from commit to commit */
     _Atomic int64_t step_ns[RANKS_MAX];    /* the same, at the median, before */
@@ -41,6 +43,7 @@ struct board {
 
 static struct board *board;
 static float *weights, *grad;
+static int spawns; /* MPI starts the joiners */
 
 /* --- all that train ------------------------------------------------------- */
 
@@ -90,6 +93,17 @@ static int train_once(troupe_training_t *training, troupe_step_t *step)
 
 /* --- a rank --------------------------------------------------------------- */
 
+/* If one is wanted. */
+static void spawn_joiner(troupe_t *troupe, char *program)
+{
+    char how[] = "spawn", what[] = "joiner", *argv[] = { how, what, NULL };
+
+    if (spawns && atomic_exchange(&board->wanted, 0) != 0)
+        bench_check(
+            troupe_spawn_nodes(troupe, program, argv, 1, BENCH_WAIT_MS),
+            "troupe_spawn_nodes");
+}
+
 /* From commit to commit. */
 static void note_step(int rank, int size, const troupe_step_t *step,
                       int64_t begun_ns, int64_t ended_ns)
@@ -112,7 +126,7 @@ static void note_step(int rank, int size, const troupe_step_t *step,
     atomic_store(&board->calm[rank], calm);
 }
 
-static void train(troupe_t *troupe, troupe_training_t *training)
+static void train(troupe_t *troupe, troupe_training_t *training, char *program)
 {
     int rank = troupe_rank(troupe), size = troupe_size(troupe);
     troupe_step_t step;
@@ -124,6 +138,8 @@ static void train(troupe_t *troupe, troupe_training_t *training)
     do {
         int64_t now_ns;
 
+        if (rank == 0)
+            spawn_joiner(troupe, program);
         if (train_once(training, &step) != TROUPE_COMMITTED)
             bench_die("a step was not committed");
         now_ns = bench_now_ns();
@@ -132,7 +148,7 @@ static void train(troupe_t *troupe, troupe_training_t *training)
     } while (grad[0] == 0);
 }
 
-static int run_member(void)
+static int run_member(char *program)
 {
     troupe_options_t options;
     troupe_training_t *training;
@@ -142,11 +158,12 @@ static int run_member(void)
     board = board_open(sizeof(*board));
     troupe_options_init(&options);
     options.log = "error";
-    options.key_file = board->key_file;
-    options.listen = board->endpoint;
+    options.growable = (uint32_t)spawns;
+    options.key_file = spawns ? NULL : board->key_file;
+    options.listen = spawns ? NULL : board->endpoint;
     bench_check(troupe_start(&troupe, &options), "troupe_start");
     training = open_training(troupe);
-    train(troupe, training);
+    train(troupe, training, program);
     troupe_training_close(&training, 0); /* all are done */
     bench_check(troupe_stop(&troupe), "troupe_stop");
     return 0;
@@ -166,8 +183,8 @@ static int run_joiner(void)
     board = board_open(sizeof(*board));
     troupe_options_init(&options);
     options.log = "error";
-    options.key_file = board->key_file;
-    options.seeds = board->endpoint;
+    options.key_file = spawns ? NULL : board->key_file;
+    options.seeds = spawns ? NULL : board->endpoint;
     bench_check(troupe_start(&troupe, &options), "troupe_start");
     training = open_training(troupe);
     for (int i = 0; rc == TROUPE_COMMITTED; i++) {
@@ -181,6 +198,7 @@ static int run_joiner(void)
     if (rc != TROUPE_ECANCELED)
         bench_check(rc, "a step of a joiner");
     troupe_training_close(&training, CLOSE_MS);
+    atomic_store(&board->has_left, 1);
     bench_check(troupe_stop(&troupe), "troupe_stop");
     return 0;
 }
@@ -196,6 +214,12 @@ static int is_calm(void *unused)
         if (atomic_load(&board->calm[i]) < CALM_STEPS)
             return 0;
     return size > 0;
+}
+
+static int has_left(void *unused)
+{
+    (void)unused;
+    return atomic_load(&board->has_left);
 }
 
 static int is_in(void *unused)
@@ -237,18 +261,25 @@ static uint32_t delay_of(void)
 /* Returns until it was in, in us. */
 static uint32_t join_once(char *program, uint32_t *delay_p)
 {
-    char *arguments[] = { program, (char *)"joiner", NULL };
+    char how[] = "join", what[] = "joiner";
+    char *arguments[] = { program, how, what, NULL };
     int64_t began_ns;
-    pid_t pid;
+    pid_t pid = 0;
 
     board_await(is_calm, NULL, "a joiner has not left");
     atomic_store(&board->in_ns, 0);
+    atomic_store(&board->has_left, 0);
     for (int i = 0; i < board->size; i++)
         atomic_store(&board->longest_ns[i], 0);
     began_ns = bench_now_ns();
-    pid = board_spawn(arguments);
+    if (spawns)
+        atomic_store(&board->wanted, 1);
+    else
+        pid = board_spawn(arguments);
     board_await(is_in, NULL, "a joiner commits no step");
-    board_reap(pid, 0);
+    if (!spawns)
+        board_reap(pid, 0);
+    board_await(has_left, NULL, "a joiner has not left");
     *delay_p = delay_of();
     return (uint32_t)((board->in_ns - began_ns) / 1000);
 }
@@ -278,9 +309,10 @@ static void measure(char *program, size_t joins, char **job)
 
 int main(int argc, char **argv)
 {
+    spawns = argc > 1 && strcmp(argv[1], "spawn") == 0;
     if (argc == 3 && strcmp(argv[2], "member") == 0)
-        return run_member();
-    if (argc == 2 && strcmp(argv[1], "joiner") == 0)
+        return run_member(argv[0]);
+    if (argc == 3 && strcmp(argv[2], "joiner") == 0)
         return run_joiner();
     if (argc < 4)
         bench_die("too few arguments");
