@@ -377,13 +377,23 @@ void agree_net_lose(struct agree_net *net, uint32_t at)
     free(take(net, at).data);
 }
 
+/* Who joins has no link with a node that it was told is dead; if that is false
+ * it would be let in by a side that is wrong. */
+static bool is_shut_off(const struct agree_net *net,
+                        const struct agree_letter *letter)
+{
+    return net->nodes[letter->from].is_suspect &&
+           net->nodes[letter->to].epoch == 0 &&
+           net->nodes[letter->to].told[letter->from] != 0;
+}
+
 void agree_net_deliver(struct agree_net *net, uint32_t at)
 {
     struct agree_letter letter = take(net, at);
     struct agree_node *node = &net->nodes[letter.to];
 
     net->messages++;
-    if (node->is_alive && node->agree != NULL)
+    if (node->is_alive && node->agree != NULL && !is_shut_off(net, &letter))
         agree_net_step(net, letter.to,
                        (struct tri_agree_event){
                            .kind = TRI_AGREE_MESSAGE,
