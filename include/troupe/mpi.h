@@ -187,11 +187,13 @@ static inline int troupe_allgather_mpi(troupe_group_t *group, const void *in,
  * Needs option growable on a rank of this job, and MPI_THREAD_MULTIPLE (which
  * is what MPI is initialized with when the program leaves that to troupe).
  * Context: the thread that started the node. Blocking: until they have called
- * troupe_start, up to timeout_ms, serving actors; some 0.3 s. They are members
- * when their troupe_start returns: troupe_members_wait.
+ * troupe_start, up to timeout_ms, serving actors; some 0.3 s. With timeout_ms 0
+ * it only begins, so that a training goes on meanwhile; a failure is logged.
+ * What has not ended when it returns troupe_stop waits for, within its time.
+ * They are members when their troupe_start returns: troupe_members_wait.
  * Errors: EINVAL, ECONTEXT, EOPTION (growable), EMPI (also: not under mpirun;
- * and with Debian's MPICH 4.0, which cannot spawn), ENOMEM, ESYSTEM, ETIMEDOUT
- * (they may still come).
+ * and with Debian's MPICH 4.0, which cannot spawn), EBUSY (an earlier one goes
+ * on), ENOMEM, ESYSTEM, ETIMEDOUT (they may still come).
  */
 int troupe_spawn_nodes(troupe_t *troupe, const char *command,
                        char *const argv[], int len, int timeout_ms);

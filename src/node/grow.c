@@ -38,35 +38,48 @@ static int make_welcome(const troupe_t *troupe, struct tri_welcome *welcome_p)
     return 0;
 }
 
-struct waiting {
-    struct tri_spawn *spawn;
-    int rc;
-};
-
 static bool is_over(void *arg)
 {
-    struct waiting *waiting = arg;
+    return tri_grow_is_over(arg);
+}
 
-    return tri_spawn_is_done(waiting->spawn, &waiting->rc);
+/* Frees what is over; what it came to. */
+static int end(troupe_t *troupe)
+{
+    int rc = 0;
+
+    (void)tri_spawn_is_done(troupe->spawn, &rc);
+    tri_spawn_end(&troupe->spawn);
+    return rc;
 }
 
 /* In naps: nothing wakes this thread when the other one is through. */
-static int wait_for(troupe_t *troupe, struct tri_spawn **spawn_p,
-                    int timeout_ms)
+static int wait_for(troupe_t *troupe, int timeout_ms)
 {
-    struct waiting waiting = { .spawn = *spawn_p };
     uint64_t deadline_ns = tri_deadline_ns(timeout_ms);
     struct tri_seat seat;
     int rc;
 
     tri_seat_take(&troupe->runtime, &seat);
     do
-        rc = tri_wait(&seat, is_over, &waiting,
+        rc = tri_wait(&seat, is_over, troupe,
                       tri_min(tri_now_ns() + TRI_NS_PER_MS, deadline_ns));
     while (rc != 0 && tri_now_ns() < deadline_ns);
     tri_seat_leave(&seat);
-    tri_spawn_end(spawn_p);
-    return rc != 0 ? rc : waiting.rc;
+    return rc == 0 ? end(troupe) : rc;
+}
+
+bool tri_grow_is_over(const troupe_t *troupe)
+{
+    int rc;
+
+    return troupe->spawn == NULL || tri_spawn_is_done(troupe->spawn, &rc);
+}
+
+void tri_grow_end(troupe_t *troupe)
+{
+    if (troupe->spawn != NULL)
+        tri_spawn_end(&troupe->spawn);
 }
 
 /* Declared in troupe/mpi.h, which needs <mpi.h>; this file does not. */
@@ -77,7 +90,6 @@ int troupe_spawn_nodes(troupe_t *troupe, const char *command,
                        char *const argv[], int len, int timeout_ms)
 {
     struct tri_welcome welcome;
-    struct tri_spawn *spawn;
     int rc;
 
     if (troupe == NULL || command == NULL || len < 1 ||
@@ -92,11 +104,14 @@ int troupe_spawn_nodes(troupe_t *troupe, const char *command,
         tri_error("option growable is not set: nobody could join this job");
         return TROUPE_EOPTION;
     }
+    if (!tri_grow_is_over(troupe))
+        return TROUPE_EBUSY;
+    tri_grow_end(troupe); /* of a call that did not wait: it was logged */
     rc = make_welcome(troupe, &welcome);
     if (rc == 0)
-        rc = tri_spawn_begin(command, argv, len, &welcome, &spawn);
+        rc = tri_spawn_begin(command, argv, len, &welcome, &troupe->spawn);
     tri_key_forget(welcome.key);
-    return rc == 0 ? wait_for(troupe, &spawn, timeout_ms) : rc;
+    return rc == 0 && timeout_ms != 0 ? wait_for(troupe, timeout_ms) : rc;
 }
 
 /* --- the children --------------------------------------------------------- */

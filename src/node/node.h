@@ -47,6 +47,7 @@ struct troupe {
     uint32_t host_ranks;        /* ranks that share this host */
     enum tri_seal_mode security;
     struct tri_welcome *welcome; /* of who spawned this job; while starting */
+    struct tri_spawn *spawn;    /* nodes being started; NULL: none */
     unsigned char *key;         /* the job's (wire/key.h); NULL: none */
     bool bell_open;
     bool link_open;
@@ -97,6 +98,12 @@ int tri_grow_receive(troupe_t *troupe);
 int tri_grow_options(troupe_t *troupe);
 
 void tri_grow_forget(troupe_t *troupe);
+
+/* Whether no nodes are being started. */
+bool tri_grow_is_over(const troupe_t *troupe);
+
+/* Frees what is over; what is not is left behind. */
+void tri_grow_end(troupe_t *troupe);
 
 /* Frees a node whose threads have ended or never ran. whole: as in
  * tri_job_close. */

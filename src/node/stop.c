@@ -175,6 +175,22 @@ static int end_actors(struct stop *stop, struct tri_seat *seat)
     return TROUPE_ETIMEDOUT;
 }
 
+/* --- what MPI still does for this node ------------------------------------------- */
+
+static bool has_grown(void *arg)
+{
+    struct stop *stop = arg;
+
+    return tri_grow_is_over(stop->troupe);
+}
+
+/* Left behind, it would bar MPI's end. */
+static void end_growth(struct stop *stop, struct tri_seat *seat)
+{
+    (void)wait_in_naps(stop, seat, has_grown, stop->deadline_ns);
+    tri_grow_end(stop->troupe);
+}
+
 /* --- 3. leaving --------------------------------------------------------------------- */
 
 /* How long others may take to hear that we leave. */
@@ -271,6 +287,7 @@ static int stop_node(troupe_t **troupe_p, bool alone)
     /* All are here: who goes now is missed by no group. */
     tri_views_close_groups(&troupe->runtime);
     rc = end_actors(&stop, &seat);
+    end_growth(&stop, &seat);
     say_bye(&stop, &seat);
     leave(&stop, &seat);
     tri_seat_leave(&seat);

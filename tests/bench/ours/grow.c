@@ -100,7 +100,7 @@ static void spawn_joiner(troupe_t *troupe, char *program)
 
     if (spawns && atomic_exchange(&board->wanted, 0) != 0)
         bench_check(
-            troupe_spawn_nodes(troupe, program, argv, 1, BENCH_WAIT_MS),
+            troupe_spawn_nodes(troupe, program, argv, 1, 0),
             "troupe_spawn_nodes");
 }
 
