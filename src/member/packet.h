@@ -17,12 +17,12 @@
  *
  * All fields little-endian, reserved bytes zero and checked. counter: grows
  * with every packet of a source, from 1; who receives keeps a window of it for
- * each source, so that a repeated packet changes nothing. view epoch and
- * digest: 0 without. cluster id 0 and destination 0 in JOIN and its
- * answers: the joiner does not know them yet. view epoch: of the newest view of
- * the group with the lowest id that the source is in, in its lower half, and a
- * hash of that id in the upper one; view digest: of that view. The first 8 bytes stay as they
- * are in every version.
+ * each source, so that a repeated packet changes nothing. cluster id 0 and
+ * destination 0 in JOIN and its answers: the joiner does not know them yet.
+ * view epoch: of the newest view of the group with the lowest id that the
+ * source is in, in its lower half, and a hash of that id in the upper one; view
+ * digest: of that view; both 0 without one. The first 8 bytes stay as they are
+ * in every version.
  *
  * The tag is HMAC-SHA256 (RFC 2104), truncated to 16 bytes, over everything
  * before it, under a key that HKDF-SHA256 makes of the job's key with the info
