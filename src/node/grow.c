@@ -124,6 +124,7 @@ int tri_grow_receive(troupe_t *troupe)
 
     if (rc != 0 || !spawned)
         return rc;
+    troupe->is_spawned = true;
     if (welcome.interface != TRI_INTERFACE_VERSION ||
         welcome.security > TRI_SEAL_ENCRYPT) {
         tri_error("the node that started this job runs another version of "
@@ -150,11 +151,6 @@ static int replace(const char **text_p, const char *value)
 
 int tri_grow_options(troupe_t *troupe)
 {
-    static const char *const securities[] = {
-        [TRI_SEAL_NONE] = "none",
-        [TRI_SEAL_AUTH] = "auth",
-        [TRI_SEAL_ENCRYPT] = "encrypt",
-    };
     troupe_options_t *options = &troupe->runtime.options;
     const struct tri_welcome *welcome = troupe->welcome;
     int rc = replace(&options->seeds, welcome->seeds);
@@ -162,7 +158,7 @@ int tri_grow_options(troupe_t *troupe)
     if (rc == 0)
         rc = replace(&options->cluster, welcome->cluster);
     if (rc == 0)
-        rc = replace(&options->security, securities[welcome->security]);
+        rc = replace(&options->security, tri_security_names[welcome->security]);
     return rc == 0 ? replace(&options->key_file, "") : rc;
 }
 

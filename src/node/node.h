@@ -46,6 +46,7 @@ struct troupe {
     bool is_open;               /* others than the job's ranks may join, or do */
     uint32_t host_ranks;        /* ranks that share this host */
     enum tri_seal_mode security;
+    bool is_spawned;            /* its job was, by a node of another */
     struct tri_welcome *welcome; /* of who spawned this job; while starting */
     struct tri_spawn *spawn;    /* nodes being started; NULL: none */
     unsigned char *key;         /* the job's (wire/key.h); NULL: none */
@@ -54,6 +55,10 @@ struct troupe {
     bool scheduler_open;
     bool actors_open;
 };
+
+/* Of option security, by enum tri_seal_mode. */
+#define TRI_SECURITY_NAMES 3u
+extern const char *const tri_security_names[TRI_SECURITY_NAMES];
 
 /* start.c; comm: a MPI_Comm *, or NULL. */
 int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,

@@ -68,15 +68,15 @@ void tri_report_open(troupe_t *troupe)
     on_exit(on_process_exit, NULL);
 }
 
-/* Its rank in the job that wrote the report; -1: a process that joined it is
- * rank 0 of a job of its own, which says nothing. */
-static int rank_of(const struct tri_runtime *runtime)
+/* Its rank in the job that wrote the report; -1: a process that joined it, or
+ * that a node has spawned, has a rank in a job of its own, which says nothing. */
+static int rank_of(const troupe_t *troupe)
 {
+    const struct tri_runtime *runtime = &troupe->runtime;
     const char *seeds = runtime->options.seeds;
+    bool has_joined = runtime->size == 1 && seeds != NULL && seeds[0] != '\0';
 
-    return runtime->size == 1 && seeds != NULL && seeds[0] != '\0'
-               ? -1
-               : runtime->rank;
+    return has_joined || troupe->is_spawned ? -1 : runtime->rank;
 }
 
 void tri_report_started(troupe_t *troupe)
@@ -89,7 +89,7 @@ void tri_report_started(troupe_t *troupe)
     if (troupe_endpoint(troupe, endpoint, sizeof(endpoint)) != 0)
         strcpy(endpoint, "-");
     write_line("node %016llx rank %d size %d pid %d started %llu endpoint %s\n",
-               (unsigned long long)runtime->node, rank_of(runtime),
+               (unsigned long long)runtime->node, rank_of(troupe),
                runtime->size, (int)getpid(),
                (unsigned long long)tri_process_started(getpid()), endpoint);
 }

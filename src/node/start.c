@@ -76,7 +76,7 @@ static int gather(troupe_t *troupe, const void *own, void *all, size_t bytes)
     return 0;
 }
 
-static const char *const security_names[] = {
+const char *const tri_security_names[TRI_SECURITY_NAMES] = {
     [TRI_SEAL_NONE] = "none",
     [TRI_SEAL_AUTH] = "auth",
     [TRI_SEAL_ENCRYPT] = "encrypt",
@@ -84,8 +84,8 @@ static const char *const security_names[] = {
 
 static enum tri_seal_mode security_of(const char *text)
 {
-    for (size_t i = 0; i < tri_array_len(security_names); i++)
-        if (strcmp(text, security_names[i]) == 0)
+    for (size_t i = 0; i < TRI_SECURITY_NAMES; i++)
+        if (strcmp(text, tri_security_names[i]) == 0)
             return (enum tri_seal_mode)i;
     return TRI_SEAL_AUTH;
 }
@@ -159,8 +159,8 @@ static int check_security(const troupe_t *troupe, int rank)
     tri_error("option security is \"%s\" here, but \"%s\" on rank %d; all "
               "ranks must have the same (Open MPI's mpirun passes a variable "
               "on to other hosts with -x)",
-              security_names[troupe->security],
-              theirs < tri_array_len(security_names) ? security_names[theirs]
+              tri_security_names[troupe->security],
+              theirs < TRI_SECURITY_NAMES ? tri_security_names[theirs]
                                                      : "unknown",
               rank);
     return TROUPE_EOPTION;
@@ -487,6 +487,7 @@ int tri_node_start(troupe_t **troupe_p, const troupe_options_t *options,
     rc = open_job(troupe, options, comm);
     if (rc == 0) {
         rc = troupe->job != NULL ? tri_grow_receive(troupe) : 0;
+        rc = agree(troupe, rc);
         if (rc == 0)
             rc = start_in_job(troupe, options);
         /* Nobody sends before all can receive. */
