@@ -116,12 +116,18 @@ static uint8_t wanted_of(const char *name)
     return TRI_BACKEND_FRONT;
 }
 
-/* What the group says once and for all. */
+/* What the group says once and for all. From now on each knows the other: the
+ * front ends with the group, whoever was first to call, so that it never has
+ * one that is gone. */
 static void read_options(struct tri_front *front, struct troupe_group *group)
 {
     const troupe_group_options_t *options = tri_view_options(group);
 
     front->group = group;
+    *tri_view_tensor(group) = (struct tri_view_tensor){
+        .state = front,
+        .closed = tri_front_closed,
+    };
     front->is_elastic = options->elastic != 0;
     if (front->is_elastic)
         tri_job_check_recovery();

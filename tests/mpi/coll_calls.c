@@ -247,6 +247,31 @@ static void one_context(troupe_group_t *group, caller_ref_t caller)
     MUST(troupe_barrier(group, soon_ms));
 }
 
+/* --- actors alone ---------------------------------------------------------- */
+
+/* What tensors keep for a group ends with it, also when none of its calls was
+ * this thread's: later it would be of memory that is freed. */
+static void actors_alone(caller_ref_t caller)
+{
+    const struct tri_tensor *tensor = ((struct tri_runtime *)troupe)->tensor;
+    troupe_group_t *group = group_of("alone");
+    const troupe_group_t *before = group;
+    caller_begin_result_t begun;
+    caller_end_result_t ended;
+
+    actors_group = group;
+    MUST(caller_begin(troupe, caller, (caller_begin_t){}, TEST_SOON_MS,
+                      &begun));
+    CHECK_EQ(begun.rc, 0);
+    MUST(caller_end(troupe, caller, (caller_end_t){}, TEST_SOON_MS, &ended));
+    CHECK_EQ(ended.rc, 0);
+    CHECK_EQ(ended.sum, members);
+    close_together(&group);
+    for (struct tri_front *front = tensor->fronts; front != NULL;
+         front = front->next)
+        CHECK(front->group != before);
+}
+
 /* --- calls that end without a result -------------------------------------- */
 
 /* Of a group that is closed; who owns one learns of it, or is told. */
@@ -417,6 +442,7 @@ int main(int argc, char **argv)
     served(group, &pings);
     one_context(group, caller);
     close_together(&group);
+    actors_alone(caller);
     if (soon_ms != TROUPE_FOREVER) { /* MPI's are not abandoned */
         closed(caller);
         too_late();
