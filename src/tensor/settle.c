@@ -157,6 +157,15 @@ static uint64_t blocked_places(const struct troupe_training *training)
     return places;
 }
 
+/* A host is lost once, however its members' places are mixed with others'. */
+static bool is_first_of_host(const struct troupe_training *training, uint32_t i)
+{
+    for (uint32_t k = 0; k < i; k++)
+        if (training->hosts[k] == training->hosts[i])
+            return false;
+    return true;
+}
+
 /* Nodes and hosts of a view are kept for when the next one comes. */
 static void note_members(struct troupe_training *training,
                          const struct tri_view *view)
@@ -169,7 +178,7 @@ static void note_members(struct troupe_training *training,
     if (view->losses > 0)
         for (uint32_t i = 0; i < training->nodes_len; i++)
             if (!has_member_of(view, training->hosts[i]) &&
-                (i == 0 || training->hosts[i] != training->hosts[i - 1]))
+                is_first_of_host(training, i))
                 note_host_loss(training, training->hosts[i]);
     for (uint32_t i = 0; good && i < view->active; i++) {
         nodes[i] = view->members[i].node;
