@@ -216,8 +216,10 @@ static void adopted(struct troupe_training *training)
     training->stats.joins += training->view.joined;
     note_members(training, view);
     tri_step_adopt(&training->core, training->view.epoch);
-    if (is_spare(training))
+    if (is_spare(training)) {
         tri_step_left_out(&training->core);
+        tri_fetch_fini(&training->states);
+    }
     tri_buddy_view(training);
     tri_training_event(training, TROUPE_TRAINING_VIEW, 0);
 }
@@ -401,19 +403,24 @@ static int judge_all(struct troupe_training *training,
 }
 
 static int conclude(struct troupe_training *training,
-                    const struct report *reports, uint32_t len,
-                    enum tri_step_outcome *outcome_p)
+                    const struct report *reports, uint32_t len)
 {
     struct tri_step_report *steps = calloc(len, sizeof(*steps));
     enum tri_step_outcome outcome;
+    bool is_withdrawn = false;
     int rc = judge_all(training, reports, len);
 
     if (rc != 0 || steps == NULL) {
         free(steps);
         return rc != 0 ? rc : TROUPE_ENOMEM;
     }
-    for (uint32_t i = 0; i < len; i++)
+    for (uint32_t i = 0; i < len; i++) {
         steps[i] = reports[i].step;
+        is_withdrawn |= (steps[i].flags & TRI_STEP_CANCELS) != 0;
+    }
+    /* Programs may change state in between, and the step's number stays. */
+    if (is_withdrawn)
+        tri_fetch_fini(&training->states);
     outcome = tri_step_reconcile(&training->core, steps, len);
     free(steps);
     tri_debug("view %llu: of %u members, %u of them new; step %llu, outcome "
@@ -431,13 +438,12 @@ static int conclude(struct troupe_training *training,
     }
     training->is_reconciled = training->core.phase == TRI_STEP_IDLE;
     /* What comes after the first is not about a step of the program any more. */
-    if (*outcome_p == TRI_STEP_NOTHING && outcome != TRI_STEP_SYNC)
-        *outcome_p = outcome;
+    if (training->outcome == TRI_STEP_NOTHING && outcome != TRI_STEP_SYNC)
+        training->outcome = outcome;
     return 0;
 }
 
-static int reconcile(struct troupe_training *training,
-                     enum tri_step_outcome *outcome_p)
+static int reconcile(struct troupe_training *training)
 {
     const uint32_t len = training->view.active;
     struct report own = report_of(training);
@@ -448,22 +454,25 @@ static int reconcile(struct troupe_training *training,
         return TROUPE_ENOMEM;
     rc = troupe_allgather(training->group, &own, reports, sizeof(own),
                           TROUPE_BYTE, tri_training_timeout_ms(training));
-    rc = rc == 0 ? conclude(training, reports, len, outcome_p)
-                 : tri_training_failed(training, rc);
+    if (rc == 0) {
+        rc = conclude(training, reports, len);
+    } else {
+        /* Others may have heard that a step was withdrawn. */
+        tri_fetch_fini(&training->states);
+        rc = tri_training_failed(training, rc);
+    }
     free(reports);
     return rc;
 }
 
-int tri_training_settle(struct troupe_training *training,
-                        enum tri_step_outcome *outcome_p)
+int tri_training_settle(struct troupe_training *training)
 {
     int rc;
 
-    *outcome_p = TRI_STEP_NOTHING;
     do {
         rc = enter(training);
         if (rc == 0 && !training->is_reconciled)
-            rc = reconcile(training, outcome_p);
+            rc = reconcile(training);
     } while (rc == TROUPE_EVIEW ||
              (rc == 0 && (training->is_refused || !training->is_reconciled)));
     return rc;

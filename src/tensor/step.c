@@ -339,13 +339,18 @@ static int end_as(struct troupe_training *training,
 /* Only the members of the next view together know what becomes of it. */
 static int end_in_next_view(struct troupe_training *training)
 {
-    enum tri_step_outcome outcome;
-    int rc = tri_training_settle(training, &outcome);
+    int rc;
 
+    /* What is given out of the state from now on may be other than before: the
+     * program may change it when it has heard of a step that is withdrawn. */
+    tri_state_close_window(training);
+    rc = tri_training_settle(training);
     if (rc == 0)
-        return end_as(training, outcome);
+        return end_as(training, training->outcome);
+    /* The results are kept, and the outcome, if it is known already; commit may
+     * be called again. */
     if (rc == TROUPE_EPAUSED)
-        return rc; /* the results are kept, and commit may be called again */
+        return rc;
     close_step(training);
     training->ended = rc; /* the results are gone */
     return rc;
@@ -359,6 +364,9 @@ int troupe_step_commit(const troupe_step_t *step)
     if (rc != 0)
         return rc;
     training = step->training;
+    /* A call before was told EPAUSED when all knew what becomes of the step. */
+    if (training->outcome != TRI_STEP_NOTHING)
+        return end_in_next_view(training);
     tri_buddy_pump(training);
     training->worked_ns =
         tri_now_ns() - training->begun_ns - training->waited_ns;
@@ -394,6 +402,9 @@ int troupe_step_cancel(const troupe_step_t *step, int skip)
     if (rc != 0)
         return rc;
     training = step->training;
+    /* After EPAUSED it is not this member's to say any more. */
+    if (training->core.phase != TRI_STEP_OPEN)
+        return TROUPE_EINVAL;
     tri_step_cancel(&training->core, skip != 0);
     /* The others wait for what this member will not reduce: in another view
      * they hear why. */
@@ -475,12 +486,11 @@ static int finish(struct troupe_training *training)
 /* 0: a step may begin. */
 static int prepare_step(struct troupe_training *training, bool *is_synced_p)
 {
-    enum tri_step_outcome outcome;
     int rc;
 
     if (training->leave_due && !tri_view_is_over(training->group))
         return tri_training_leave(training, TROUPE_ECANCELED);
-    rc = tri_training_settle(training, &outcome);
+    rc = tri_training_settle(training);
     if (rc != 0)
         return rc;
     if (tri_sampler_is_finished(&training->sampler, training->core.committed))
@@ -517,6 +527,7 @@ int troupe_step_begin(troupe_training_t *training, troupe_step_t *step_p)
     fill_step(training, is_synced);
     training->is_open = true;
     training->is_over = false;
+    training->outcome = TRI_STEP_NOTHING;
     training->failure = 0;
     training->attempts++;
     training->begun_ns = tri_now_ns();

@@ -97,6 +97,7 @@ struct troupe_training {
     troupe_step_t step;
     bool is_open;   /* between begin and commit */
     bool is_over;   /* EVIEW was seen in it */
+    enum tri_step_outcome outcome; /* of it; NOTHING: not known yet */
     int failure;    /* of a reduction, other than that */
     struct tri_reduction *reductions;
     uint32_t reductions_len, reductions_max, reductions_ended;
@@ -135,12 +136,12 @@ int tri_training_check(const struct troupe_training *training);
 
 /*
  * Adopts the newest view, and reconciles with its members; waits as a spare and
- * while the group is too small. *outcome_p: what became of the step under way.
+ * while the group is too small. What became of the step under way is in
+ * training->outcome, also when this ends with an error after it was known.
  * Errors: those of troupe_step_begin; TROUPE_FINISHED for a spare that the
  * others do not need any more.
  */
-int tri_training_settle(struct troupe_training *training,
-                        enum tri_step_outcome *outcome_p);
+int tri_training_settle(struct troupe_training *training);
 
 /* What a call of a collective says that did not end well: EVIEW means that the
  * view is over, or soon will be. Others are the program's to hear. */

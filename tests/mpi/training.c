@@ -323,6 +323,36 @@ static void test_other_state(troupe_t *troupe)
     troupe_training_close(&training, 0);
 }
 
+/* Too few are left to go on: commit says so, and may be called again, but who
+ * has voted cannot withdraw. */
+static void test_paused(troupe_t *troupe)
+{
+    troupe_training_options_t options = options_of(1);
+    troupe_training_t *training;
+    int64_t one = 1;
+    troupe_step_t step;
+    int rc;
+
+    options.group.size_min = (uint32_t)size;
+    options.pause_timeout_ms = 100;
+    MUST(troupe_training_open(troupe, "paused", &options, &training));
+    MUST(troupe_step_begin(training, &step));
+    MUST(troupe_step_allreduce(&step, &one, 1, TROUPE_INT64, TROUPE_SUM));
+    if (size > 1 && test_rank < size - 1) {
+        rc = troupe_step_commit(&step);
+        if (rc == TROUPE_EPAUSED) {
+            CHECK_EQ(troupe_step_cancel(&step, 0), TROUPE_EINVAL);
+            rc = troupe_step_commit(&step);
+            CHECK_EQ(rc, TROUPE_EPAUSED);
+        }
+        /* RETRY: it heard of the others' end before it voted */
+        CHECK(rc == TROUPE_EPAUSED || rc == TROUPE_RETRY);
+        CHECK_EQ(one, 1);
+    }
+    troupe_training_close(&training, 0);
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
 static void test_refused(troupe_t *troupe)
 {
     troupe_training_options_t options = options_of(1);
@@ -344,6 +374,7 @@ int main(void)
     troupe_t *troupe = test_start(&size, NULL);
 
     test_refused(troupe);
+    test_paused(troupe);
     test_run(troupe);
     test_cancel(troupe);
     test_buckets(troupe);
