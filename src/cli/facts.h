@@ -23,7 +23,8 @@ struct fact_node {
     int exit_status;
     bool found_dead;  /* by another node */
     bool excluded;    /* it is held for dead, and knows it */
-    bool counted;     /* the reader's own use */
+    bool counted;     /* the reader's own use, as is: */
+    bool was_cut;     /* it ran when the launcher ended the job */
 };
 
 struct facts {

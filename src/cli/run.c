@@ -54,13 +54,11 @@ struct run {
     uint64_t drain_ns;  /* how long a drain may take */
     uint64_t grace_ns, linger_ns; /* see usage */
     pid_t pid;          /* mpirun's; 0: it has ended */
-    int status;         /* of it, as waitpid tells */
     pid_t joiners[JOINERS_MAX];
     uint32_t joiners_len;
     uint32_t joiners_left;
     bool is_draining;
     bool was_ended;     /* by us */
-    bool was_killed;    /* SIGKILL was needed */
     uint64_t end_ns;    /* when to go one step further; NEVER: not by time */
     const char *overdue; /* what does not end by itself, in LINGERING */
 };
@@ -215,13 +213,22 @@ static void drain(struct run *run)
     signal_starting(run, SIGTERM);
 }
 
+/* What does not end well from now on did not die by itself. */
+static void mark_cut(struct run *run)
+{
+    facts_read(&run->facts);
+    for (uint32_t i = 0; i < run->facts.len; i++)
+        if (is_running(&run->facts.nodes[i]))
+            run->facts.nodes[i].was_cut = true;
+}
+
 static void end(struct run *run)
 {
     bool harder = run->was_ended;
     int number = harder ? SIGKILL : SIGTERM;
 
-    if (harder)
-        run->was_killed = true;
+    if (!harder)
+        mark_cut(run);
     run->was_ended = true;
     run->end_ns = tri_now_ns() + KILL_NS;
     if (run->pid != 0)
@@ -233,13 +240,10 @@ static void end(struct run *run)
 static void reap(struct run *run)
 {
     pid_t pid;
-    int status;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == run->pid) {
+    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
+        if (pid == run->pid)
             run->pid = 0;
-            run->status = status;
-        }
         for (uint32_t i = 0; i < run->joiners_len; i++)
             if (run->joiners[i] == pid) {
                 run->joiners[i] = 0;
@@ -262,6 +266,10 @@ static void replace_lost(struct run *run)
         const char *wrong;
 
         if (node->counted || !is_lost(node))
+            continue;
+        /* It may have said how it ended since the report was read. */
+        facts_read(&run->facts);
+        if (node->exited || node->stopped)
             continue;
         if (run->replaced >= run->replace || run->is_draining ||
             run->was_ended || run->joiners_len == JOINERS_MAX)
@@ -369,35 +377,61 @@ static const char *label(const struct fact_node *node, char text_p[32])
     return text_p;
 }
 
+enum outcome { GOOD, LOST, BAD, OUTCOMES };
+
+/* How a node ended that did not end well. */
+static enum outcome judge(const struct fact_node *node, char text_p[128])
+{
+    if (node->excluded && !node->was_cut) {
+        strcpy(text_p, "was held for dead");
+        return LOST;
+    }
+    if (node->was_cut && !node->exited) {
+        strcpy(text_p, "did not end by itself, and was killed");
+        return BAD;
+    }
+    if (!node->exited) {
+        strcpy(text_p, node->stopped ? "died after troupe_stop" : "died");
+        return node->stopped ? BAD : LOST;
+    }
+    if (!node->stopped)
+        snprintf(text_p, 128, "failed: exit status %d, without troupe_stop",
+                 node->exit_status);
+    else if (node->stop_rc != 0)
+        snprintf(text_p, 128, "failed: troupe_stop: %s; exit status %d",
+                 troupe_strerror(node->stop_rc), node->exit_status);
+    else
+        snprintf(text_p, 128, "failed: exit status %d", node->exit_status);
+    return BAD;
+}
+
+static enum outcome outcome_of(const struct fact_node *node)
+{
+    char who[32], what[128];
+    enum outcome outcome;
+
+    if (facts_is_good(node))
+        return GOOD;
+    outcome = judge(node, what);
+    fprintf(stderr, "troupe: %s (pid %d) %s\n", label(node, who),
+            (int)node->pid, what);
+    return outcome;
+}
+
 /* What became of the nodes; the status. */
 static int summary(struct run *run)
 {
-    uint32_t good = 0, bad = 0, lost = 0;
-    char text[32];
+    uint32_t counts[OUTCOMES] = { 0 }, good, bad, lost;
 
     for (uint32_t i = 0; i < run->facts.len; i++) {
         const struct fact_node *node = &run->facts.nodes[i];
 
-        if (node->pid == 0)
-            continue; /* of another machine */
-        if (facts_is_good(node)) {
-            good++;
-        } else if (node->excluded || (!node->exited && !node->stopped)) {
-            lost++;
-            fprintf(stderr, "troupe: %s (pid %d) %s\n", label(node, text),
-                    (int)node->pid,
-                    node->excluded ? "was held for dead" : "died");
-        } else if (!node->exited) {
-            bad++;
-            fprintf(stderr, "troupe: %s (pid %d) died after troupe_stop\n",
-                    label(node, text), (int)node->pid);
-        } else {
-            bad++;
-            fprintf(stderr, "troupe: %s (pid %d) failed: exit status %d%s\n",
-                    label(node, text), (int)node->pid, node->exit_status,
-                    node->stopped ? "" : ", without troupe_stop");
-        }
+        if (node->pid != 0) /* else of another machine */
+            counts[outcome_of(node)]++;
     }
+    good = counts[GOOD];
+    lost = counts[LOST];
+    bad = counts[BAD];
     if (good + bad + lost == 0) {
         fprintf(stderr, "troupe: no node was started\n");
         return CLI_NOT_STARTED;

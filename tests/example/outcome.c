@@ -6,6 +6,8 @@
  *     die         by SIGKILL
  *     linger      never, behind its troupe_stop
  *     twice       well, after a second node in the same process
+ *     stay        never, whatever SIGUSR1 asks
+ *     vanish      by _exit, behind its troupe_stop
  */
 #include <signal.h>
 #include <stdio.h>
@@ -46,6 +48,11 @@ int main(int argc, char **argv)
     must(troupe_start(&troupe, NULL), "start");
     if (strcmp(how, "wait") == 0 && argc > 2)
         wait_for(troupe, argv[2]);
+    if (strcmp(how, "stay") == 0) {
+        signal(SIGUSR1, SIG_IGN);
+        for (;;)
+            troupe_serve(troupe, 20);
+    }
     if (strcmp(how, "die") == 0)
         raise(SIGKILL);
     must(was_asked ? troupe_leave(&troupe) : troupe_stop(&troupe), "stop");
@@ -54,6 +61,8 @@ int main(int argc, char **argv)
         for (;;)
             pause();
     }
+    if (strcmp(how, "vanish") == 0)
+        _exit(0);
     if (strcmp(how, "twice") == 0) {
         must(troupe_start(&troupe, NULL), "start again");
         must(troupe_stop(&troupe), "stop again");
