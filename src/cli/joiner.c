@@ -182,13 +182,18 @@ static const char *find_recipe(const struct job *job,
     return wrong;
 }
 
-/* In the child, which has no signal blocked that its model has not. */
+/* In the child, which has no signal blocked that its model has not. As with
+ * mpirun, a terminal's signals come to its parent alone. */
 static _Noreturn void become(const struct recipe *recipe)
 {
     sigset_t none;
+    int devnull;
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    setpgid(0, 0);
+    if (isatty(STDIN_FILENO) && (devnull = open("/dev/null", O_RDONLY)) >= 0)
+        dup2(devnull, STDIN_FILENO);
     if (chdir(recipe->dir) == 0)
         execve(recipe->program, recipe->arguments.list,
                recipe->environment.list);

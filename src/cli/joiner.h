@@ -9,8 +9,8 @@
 #include "cli/facts.h"
 #include "cli/job.h"
 
-/* Starts one. The report is read. Returns NULL, or a text that says what is
- * wrong. */
+/* Starts one, in a process group of its own: who starts it passes signals on.
+ * The report is read. Returns NULL, or a text that says what is wrong. */
 const char *joiner_start(const struct job *job, const struct facts *facts,
                          pid_t *pid_p);
 

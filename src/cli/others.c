@@ -15,6 +15,9 @@
 #include "cli/job.h"
 #include "cli/joiner.h"
 
+/* How many one `troupe add` starts. */
+#define ADD_MAX 1024
+
 /* 0, or the status. */
 static int open_job(const char *name, struct job *job, struct facts *facts)
 {
@@ -42,34 +45,88 @@ static const char add_usage[] =
     "the same arguments as its ranks, but without mpirun. A process each, one\n"
     "by default. JOB: the name given to troupe run --job. Returns when they\n"
     "have ended; status 0: all ended well, 1: one did not, or there is no such\n"
-    "job.\n";
+    "job. SIGINT, SIGTERM and SIGHUP drain them, a second one ends them.\n";
+
+/* Blocked, to be waited for, but for those that are not meant to end us. */
+static void block_signals(sigset_t *set_p)
+{
+    static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction action;
+
+    sigemptyset(set_p);
+    sigaddset(set_p, SIGCHLD);
+    for (size_t i = 0; i < tri_array_len(numbers); i++)
+        if (sigaction(numbers[i], NULL, &action) == 0 &&
+            action.sa_handler != SIG_IGN)
+            sigaddset(set_p, numbers[i]);
+    sigprocmask(SIG_BLOCK, set_p, NULL);
+}
+
+/* Zeroes the entries of those that have ended. Returns how many are left. */
+static long reap(pid_t *pids, long n, int *bad_p)
+{
+    long left = 0;
+
+    for (long i = 0; i < n; i++) {
+        int status;
+
+        if (pids[i] != 0 && waitpid(pids[i], &status, WNOHANG) == pids[i]) {
+            pids[i] = 0;
+            *bad_p += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+        }
+        left += pids[i] != 0;
+    }
+    return left;
+}
+
+/* They are no children of the terminal's process group: they are asked as
+ * troupe run asks its own. Returns how many did not end well. */
+static int wait_for_joiners(pid_t *pids, long n, const sigset_t *set)
+{
+    int number, bad = 0, ask = SIGUSR1;
+
+    while (reap(pids, n, &bad) > 0) {
+        number = sigwaitinfo(set, NULL);
+        if (number < 0 || number == SIGCHLD)
+            continue;
+        for (long i = 0; i < n; i++)
+            if (pids[i] != 0)
+                kill(pids[i], ask);
+        ask = ask == SIGUSR1 ? SIGTERM : SIGKILL;
+    }
+    return bad;
+}
 
 int cli_add(int argc, char **argv)
 {
     struct job job;
     struct facts facts;
     int status, bad = 0;
+    pid_t pids[ADD_MAX];
+    sigset_t set;
+    long started = 0;
     long n = argc > 2 ? strtol(argv[2], NULL, 10) : 1;
 
     if (cli_wants_help(argc, argv))
         return cli_usage(stdout, add_usage);
-    if (argc < 2 || argc > 3 || argv[1][0] == '-' || n < 1 || n > 1024)
+    if (argc < 2 || argc > 3 || argv[1][0] == '-' || n < 1 || n > ADD_MAX)
         return cli_usage(stderr, add_usage);
     status = open_job(argv[1], &job, &facts);
     if (status != 0)
         return status;
+    block_signals(&set);
     for (long i = 0; i < n; i++) {
         const char *wrong;
-        pid_t pid;
 
-        wrong = joiner_start(&job, &facts, &pid);
-        if (wrong != NULL) {
+        wrong = joiner_start(&job, &facts, &pids[started]);
+        if (wrong == NULL) {
+            started++;
+        } else {
             cli_error("%s: %s", job.name, wrong);
             bad++;
         }
     }
-    while (waitpid(-1, &status, 0) > 0 || errno == EINTR)
-        bad += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    bad += wait_for_joiners(pids, started, &set);
     facts_close(&facts);
     return bad == 0 ? 0 : CLI_FAILED;
 }
