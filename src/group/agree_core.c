@@ -351,6 +351,23 @@ static void on_death(struct tri_agree *agree, uint64_t node, bool proof)
         tri_agree_pursue(agree);
 }
 
+/* One life of it is over, not the node: it may join again, so it is not
+ * remembered. A number that is not known here is of a member that was here
+ * before this node: it heard from this node, and had no part any more. */
+static void on_no_part(struct tri_agree *agree, uint64_t node, uint64_t number)
+{
+    uint32_t place = tri_agree_place(agree, node);
+    struct set gone = { { 0 } };
+
+    join_remove(agree, node, number);
+    if (place == NONE || (agree->numbers[place] != NUMBER_UNKNOWN &&
+                          agree->numbers[place] > number))
+        return;
+    set_add(&gone, place);
+    if (tri_agree_adopt_dead(agree, &gone, &gone))
+        tri_agree_pursue(agree);
+}
+
 static void on_quit(struct tri_agree *agree)
 {
     struct message *out = tri_agree_message(agree, GONE);
@@ -436,6 +453,9 @@ void tri_agree_step(struct tri_agree *agree,
         break;
     case TRI_AGREE_PART:
         on_death(agree, event->node, true);
+        break;
+    case TRI_AGREE_GONE:
+        on_no_part(agree, event->node, event->number);
         break;
     case TRI_AGREE_QUIT:
         on_quit(agree);

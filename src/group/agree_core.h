@@ -140,6 +140,9 @@ enum tri_agree_event_kind {
                            allowed; after `installed` those that are known to be
                            dead are told again */
     TRI_AGREE_PART,     /* `node` left the cluster in an orderly way */
+    TRI_AGREE_GONE,     /* `node` says that it has no part in the group. Its
+                           time was `number` then: what it asked for later, by
+                           a JOIN, is another life of it */
     TRI_AGREE_BOUNDARY, /* at: whether this node is at a boundary now */
     TRI_AGREE_JOIN,     /* this node wants in: asks `node`, or with node 0 all
                            that the caller knows */
@@ -157,6 +160,7 @@ struct tri_agree_event {
     enum tri_agree_event_kind kind;
     uint64_t now_ns;
     uint64_t node;
+    uint64_t number;
     bool proof;
     bool at;
     const unsigned char *data;

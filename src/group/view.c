@@ -564,11 +564,12 @@ static bool was_closed_locked(const struct tri_views *views, uint64_t id)
     return false;
 }
 
-/* Who goes on without knowing that we do not. */
+/* Who goes on without knowing that we do not. A JOIN's number is the time of
+ * asking, here: a later one is of another life. */
 static void say_gone_locked(struct tri_views *views, uint64_t node,
                             uint64_t id)
 {
-    struct tri_view_note note = { .group = id };
+    struct tri_view_note note = { .group = id, .number = tri_now_ns() };
 
     if (was_closed_locked(views, id))
         tri_view_say(views, node, TRI_VIEW_GONE, &note);
@@ -654,12 +655,17 @@ static void take_core_locked(struct tri_views *views, uint64_t node,
 }
 
 /* It closed the group, or never had it: no vote of it will come. */
-static void take_gone_locked(struct troupe_group *group, uint64_t node)
+static void take_gone_locked(struct troupe_group *group, uint64_t node,
+                             uint64_t number)
 {
+    struct tri_agree_event gone = { .kind = TRI_AGREE_GONE,
+                                    .node = node,
+                                    .number = number };
+
     if (group != NULL && group->answerer == node)
         group->answerer = 0;
-    if (group != NULL && group->agree != NULL)
-        tell_life_locked(group, node, TRI_VIEW_LEFT, false);
+    if (group != NULL && group->agree != NULL && !group->excluded)
+        tri_view_step_locked(group, &gone);
 }
 
 static bool is_text(const char *text, size_t bytes)
@@ -686,7 +692,7 @@ static void take_note_locked(struct tri_views *views, uint64_t node,
     }
     group = find_locked(views, note.group);
     if (what == TRI_VIEW_GONE)
-        take_gone_locked(group, node);
+        take_gone_locked(group, node, note.number);
     else if (what >= TRI_VIEW_ARRIVE && group != NULL)
         tri_view_boundary_note_locked(group, node, what, &note);
     else if (what == TRI_VIEW_ASK || what == TRI_VIEW_HAVE)

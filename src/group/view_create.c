@@ -242,7 +242,8 @@ static int begin_locked(struct troupe_group *group, uint64_t id)
 static void refuse_start_locked(struct tri_views *views, uint64_t node,
                                 const struct tri_view_note *start)
 {
-    struct tri_view_note gone = { .group = start->group };
+    struct tri_view_note gone = { .group = start->group,
+                                  .number = tri_now_ns() };
 
     views->closed[views->closed_next++ % TRI_VIEW_CLOSED_MAX] = start->group;
     tri_view_say(views, node, TRI_VIEW_GONE, &gone);

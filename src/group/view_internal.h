@@ -48,7 +48,8 @@ enum tri_view_what {
     TRI_VIEW_ARRIVE,  /* epoch, number; value: somebody waits to join, leave */
     TRI_VIEW_GO,      /* the same: all are there; value: wait for a view */
     TRI_VIEW_RELEASE, /* the same: go on, there will be none */
-    /* group: it was closed here, and is not what it says to you */
+    /* group: it was closed here, and is not what it says to you; number: the
+       time here: what asks to join later is another life */
     TRI_VIEW_GONE,
     /* strictly unique names, see claims.c */
     TRI_VIEW_CLAIM,   /* epoch, number of the claim, name: may I have it? */

@@ -447,6 +447,67 @@ static void test_join_again(void **state)
     end();
 }
 
+/* What the records' side says for a core that is not there any more. */
+static void no_part(uint64_t of, uint64_t at, uint64_t number)
+{
+    step(at, (struct tri_agree_event){ .kind = TRI_AGREE_GONE,
+                                       .node = of,
+                                       .number = number });
+}
+
+static void renew(uint64_t id)
+{
+    struct tri_agree_config config = { .group = 7,
+                                       .node = id,
+                                       .members_max = 8,
+                                       .proof = true,
+                                       .attempt_ns = ATTEMPT_NS,
+                                       .settle_ns = SETTLE_NS };
+
+    tri_agree_destroy(&world.nodes[id - 1].agree);
+    assert_int_equal(tri_agree_create(&config, &world.nodes[id - 1].agree), 0);
+    memset(&world.nodes[id - 1].effects, 0, sizeof(struct tri_agree_effects));
+}
+
+static void all_at(uint32_t len)
+{
+    for (uint64_t id = 1; id <= len; id++)
+        boundary(id, true);
+}
+
+/* It gave up, and the others added it meanwhile; then it asks again. */
+static void test_join_after_gone(void **state)
+{
+    uint64_t over;
+
+    (void)state;
+    begin(3, 2, NULL);
+    want(3, TRI_AGREE_JOIN);
+    deliver_all();
+    world.nodes[2].is_up = false;
+    all_at(2);
+    run(ATTEMPT_NS);
+    expect_view(1, 2, "123");
+    over = world.now_ns;
+    no_part(3, 1, over);
+    run(10 * ATTEMPT_NS);
+    expect_view(1, 3, "12");
+
+    renew(3);
+    world.nodes[2].is_up = true;
+    world.now_ns++;
+    want(3, TRI_AGREE_JOIN);
+    run(10 * ATTEMPT_NS);
+    expect_view(1, 4, "123");
+    expect_view(3, 4, "123");
+    /* That word was of the life before. */
+    no_part(3, 2, over);
+    run(20 * ATTEMPT_NS);
+    expect_view(1, 4, "123");
+    assert_false(world.nodes[2].effects.excluded);
+    end();
+}
+
 /* --- who does not answer -------------------------------------------------- */
 
 static void test_deaf(void **state)
@@ -524,6 +585,7 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_leave),
         cmocka_unit_test(test_join_again),
+        cmocka_unit_test(test_join_after_gone),
         cmocka_unit_test(test_deaf),
         cmocka_unit_test(test_deaf_leader),
         cmocka_unit_test(test_late),
