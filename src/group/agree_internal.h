@@ -210,6 +210,7 @@ struct tri_agree {
     uint64_t accepted;  /* ballot, or 0 */
     struct proposal accepted_proposal;
     uint64_t held;      /* ballot of a proposal with nodes not known yet */
+    bool held_gentle;
     uint64_t held_due_ns;
     struct proposal held_proposal;
     uint64_t gentle;    /* ballot of a gentle PREPARE that is open */

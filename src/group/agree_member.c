@@ -265,12 +265,13 @@ static bool are_known(const struct tri_agree *agree,
 }
 
 /* Whom nobody here knows after so long has died meanwhile. */
-static void hold(struct tri_agree *agree, uint64_t ballot,
+static void hold(struct tri_agree *agree, uint64_t ballot, bool gentle,
                  const struct proposal *proposal)
 {
     if (agree->held == ballot)
         return;
     agree->held = ballot;
+    agree->held_gentle = gentle;
     agree->held_proposal = *proposal;
     agree->held_due_ns =
         agree->now_ns + (agree->config.attempt_ns << ATTEMPTS_PATIENT);
@@ -297,17 +298,6 @@ void tri_agree_accept(struct tri_agree *agree, uint64_t ballot,
     watch(agree);
 }
 
-void tri_agree_held(struct tri_agree *agree, bool at_last)
-{
-    uint64_t ballot = agree->held;
-
-    if (ballot == 0 || (!at_last && !are_known(agree, &agree->held_proposal)))
-        return;
-    agree->held = 0;
-    if (ballot >= agree->promised)
-        tri_agree_accept(agree, ballot, &agree->held_proposal);
-}
-
 /* A gentle one is accepted at the boundary of its promise only. */
 static bool is_at(const struct tri_agree *agree,
                   const struct proposal *proposal)
@@ -316,10 +306,28 @@ static bool is_at(const struct tri_agree *agree,
            agree->mark == proposal->mark;
 }
 
+void tri_agree_held(struct tri_agree *agree, bool at_last)
+{
+    const struct proposal *proposal = &agree->held_proposal;
+    uint64_t ballot = agree->held;
+
+    if (ballot == 0 || (!at_last && !are_known(agree, proposal)))
+        return;
+    agree->held = 0;
+    if (ballot < agree->promised)
+        return;
+    /* It may have gone on meanwhile. What is held is another's. */
+    if (agree->held_gentle && !is_at(agree, proposal))
+        reject(agree, agree->members[ballot & PLACE_MASK].node, ballot);
+    else
+        tri_agree_accept(agree, ballot, proposal);
+}
+
 void tri_agree_on_propose(struct tri_agree *agree, uint32_t place)
 {
     const struct message *in = &agree->in;
     uint64_t ballot = in->ballot;
+    bool gentle = (in->flags & FLAG_GENTLE) != 0 && ballot != agree->accepted;
     struct set none = { { 0 } };
 
     if ((ballot & PLACE_MASK) != place || ballot >> PLACE_BITS == 0 ||
@@ -334,13 +342,12 @@ void tri_agree_on_propose(struct tri_agree *agree, uint32_t place)
         return;
     }
     step_down(agree, ballot);
-    if ((in->flags & FLAG_GENTLE) != 0 && ballot != agree->accepted &&
-        !is_at(agree, &in->proposal)) {
+    if (gentle && !is_at(agree, &in->proposal)) {
         reject(agree, agree->members[place].node, ballot);
         return;
     }
     if (are_known(agree, &in->proposal))
         tri_agree_accept(agree, ballot, &in->proposal);
     else
-        hold(agree, ballot, &in->proposal);
+        hold(agree, ballot, gentle, &in->proposal);
 }

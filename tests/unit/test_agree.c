@@ -508,6 +508,50 @@ static void test_join_after_gone(void **state)
     end();
 }
 
+static bool knows_3;
+
+static bool is_known(void *context, uint64_t node)
+{
+    (void)context;
+    return node != 3 || knows_3;
+}
+
+/* Who went on while it held a proposal does not accept it there. */
+static void test_held_left(void **state)
+{
+    struct tri_agree_config config = { .group = 7,
+                                       .node = 2,
+                                       .members_max = 8,
+                                       .proof = true,
+                                       .attempt_ns = ATTEMPT_NS,
+                                       .settle_ns = SETTLE_NS,
+                                       .is_known = is_known };
+    uint64_t ids[] = { 1, 2 };
+
+    (void)state;
+    begin(3, 2, NULL);
+    tri_agree_destroy(&world.nodes[1].agree);
+    assert_int_equal(tri_agree_create(&config, &world.nodes[1].agree), 0);
+    assert_int_equal(tri_agree_begin(world.nodes[1].agree, ids, 2), 0);
+    knows_3 = false;
+    want(3, TRI_AGREE_JOIN);
+    deliver_all();
+    all_at(2);
+    deliver_all();
+    expect_view(1, 1, "12");
+    boundary(2, false);
+    assert_true(tri_agree_mark(world.nodes[1].agree, 1, 1));
+    knows_3 = true;
+    want(2, TRI_AGREE_KNOWN);
+    assert_false(tri_agree_is_frozen(world.nodes[1].agree));
+    boundary(2, true);
+    run(20 * ATTEMPT_NS);
+    expect_view(1, 2, "123");
+    expect_view(2, 2, "123");
+    expect_view(3, 2, "123");
+    end();
+}
+
 /* --- who does not answer -------------------------------------------------- */
 
 static void test_deaf(void **state)
@@ -586,6 +630,7 @@ int main(void)
         cmocka_unit_test(test_leave),
         cmocka_unit_test(test_join_again),
         cmocka_unit_test(test_join_after_gone),
+        cmocka_unit_test(test_held_left),
         cmocka_unit_test(test_deaf),
         cmocka_unit_test(test_deaf_leader),
         cmocka_unit_test(test_late),
