@@ -169,6 +169,7 @@ void tri_view_announce_locked(struct tri_views *views)
         tri_member_set_view(views->runtime->member, epoch, digest);
 }
 
+/* Its core is not stepped any more. */
 static void exclude_group_locked(struct troupe_group *group)
 {
     if (group->excluded)
@@ -181,6 +182,12 @@ static void exclude_group_locked(struct troupe_group *group)
         tri_view_raise_locked(group, TROUPE_GROUP_EXCLUDED);
 }
 
+/* Whether its core still has a part in it. */
+static bool is_live_locked(const struct troupe_group *group)
+{
+    return group != NULL && group->agree != NULL && !group->excluded;
+}
+
 /* The group that a word is of. */
 static struct troupe_group *find_by_word_locked(struct tri_views *views,
                                                 uint64_t word)
@@ -188,7 +195,7 @@ static struct troupe_group *find_by_word_locked(struct tri_views *views,
     for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
         struct troupe_group *group = atomic_load(&views->groups[i]);
 
-        if (group != NULL && group->agree != NULL && !group->excluded &&
+        if (is_live_locked(group) &&
             word_of(group->id, 0) == (word & ~(uint64_t)UINT32_MAX))
             return group;
     }
@@ -240,7 +247,7 @@ static uint64_t due_locked(struct tri_views *views)
     for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
         struct troupe_group *group = atomic_load(&views->groups[i]);
 
-        if (group != NULL && group->agree != NULL)
+        if (is_live_locked(group))
             due_ns = tri_min(due_ns, tri_agree_due_ns(group->agree));
     }
     return due_ns;
@@ -277,12 +284,8 @@ static void note_effects_locked(struct troupe_group *group,
         tri_warn("group %s: no quorum for a view after epoch %llu",
                  group->name, (unsigned long long)view->epoch);
     }
-    if (effects->excluded && !group->excluded) {
-        group->excluded = true;
-        if (group->is_cluster)
-            tri_claims_out_locked(tri_views_of(group));
-        tri_view_raise_locked(group, TROUPE_GROUP_EXCLUDED);
-    }
+    if (effects->excluded)
+        exclude_group_locked(group);
     group->parted |= effects->parted;
     group->refused |= effects->refused;
 }
@@ -303,6 +306,8 @@ void tri_view_step_locked(struct troupe_group *group,
     bool was_over = atomic_load(&group->is_over);
     bool wanted = atomic_load(&group->wants_boundary), over, wants;
 
+    if (group->excluded)
+        return;
     event->now_ns = tri_now_ns();
     tri_agree_step(group->agree, event, &effects);
     note_effects_locked(group, &effects);
@@ -457,14 +462,11 @@ static void note_pid_locked(struct tri_views *views, uint64_t node)
 
 /* --- what membership says ------------------------------------------------- */
 
-static void change_locked(struct tri_views *views, struct troupe_group *group,
+static void change_locked(struct troupe_group *group,
                           const struct tri_swim_change *change)
 {
     struct tri_agree_event known = { .kind = TRI_AGREE_KNOWN };
 
-    (void)views;
-    if (group->agree == NULL)
-        return;
     if (change->before == TRI_SWIM_UNKNOWN)
         tri_view_step_locked(group, &known);
     if (change->after == TRI_SWIM_DEAD)
@@ -488,8 +490,8 @@ static void on_changed(void *context, const struct tri_swim_change *change,
     for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++) {
         struct troupe_group *group = atomic_load(&views->groups[i]);
 
-        if (group != NULL)
-            change_locked(views, group, change);
+        if (is_live_locked(group))
+            change_locked(group, change);
     }
     if (change->after == TRI_SWIM_DEAD || change->after == TRI_SWIM_LEFT)
         tri_view_create_gone_locked(views, change->node);
@@ -524,8 +526,7 @@ static uint64_t on_tick(void *context, uint64_t now_ns)
         struct troupe_group *group = atomic_load(&views->groups[i]);
         struct tri_agree_event tick = { .kind = TRI_AGREE_TICK };
 
-        for (uint32_t n = 0; group != NULL && group->agree != NULL &&
-                             !group->excluded && n < TICKS_MAX &&
+        for (uint32_t n = 0; is_live_locked(group) && n < TICKS_MAX &&
                              tri_agree_due_ns(group->agree) <= now_ns;
              n++)
             tri_view_step_locked(group, &tick);
@@ -646,7 +647,7 @@ static void take_core_locked(struct tri_views *views, uint64_t node,
     }
     if (group == NULL)
         say_gone_locked(views, node, record->ask);
-    if (group == NULL || group->agree == NULL || group->excluded)
+    if (!is_live_locked(group))
         return;
     if (record->bytes < record->type)
         event.data = put_together_locked(views, record, payload);
@@ -664,7 +665,7 @@ static void take_gone_locked(struct troupe_group *group, uint64_t node,
 
     if (group != NULL && group->answerer == node)
         group->answerer = 0;
-    if (group != NULL && group->agree != NULL && !group->excluded)
+    if (is_live_locked(group))
         tri_view_step_locked(group, &gone);
 }
 
