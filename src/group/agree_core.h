@@ -63,7 +63,7 @@
  *
  * Laggards. Who is in V_{e+2} was at e + 1, as it promised there; so no member
  * is more than one view behind, and the current view is all that is kept. Who
- * waits too long for an outcome asks (PULL with its promise) and gets the view
+ * waits too long for an outcome asks (REPORT with its promise) and gets the view
  * with that promise as ballot, so that guard 1 holds; one outside gets
  * EXCLUDED. A joiner's number (chosen at JOIN) comes back with its first view:
  * a view for an earlier life of it in the group is not taken.
@@ -106,8 +106,6 @@ struct tri_agree_config {
     uint64_t node;  /* this one */
     uint32_t members_max;   /* of a view; joiners beyond it wait. At most
                                TRI_AGREE_MEMBERS_MAX */
-    uint32_t members_min;   /* a view with fewer is agreed, too; the users of
-                               the view pause */
     bool closed;            /* JOIN is refused */
     bool proof;             /* deaths proven count for the quorum */
     uint64_t attempt_ns;    /* of a ballot without an outcome, at first; it

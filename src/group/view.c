@@ -346,7 +346,6 @@ int tri_view_make_core_locked(struct troupe_group *group, uint64_t id,
         .group = id,
         .node = runtime->node,
         .members_max = members_max,
-        .members_min = group->terms.size_min,
         .closed = !group->terms.elastic,
         .proof = group->terms.proof != 0,
         .attempt_ns = ATTEMPT_NS,
@@ -427,24 +426,38 @@ static struct tri_view_pid *pid_place(struct tri_view_pid *pids, uint32_t max,
     return &pids[i];
 }
 
+static bool is_alive(struct tri_views *views, uint64_t node)
+{
+    return node != 0 &&
+           tri_view_life_of(views->runtime, node, NULL) == TRI_VIEW_ALIVE;
+}
+
+/* Makes the table anew, without those that are gone and with as many free
+ * places as there are others, at least. */
 static bool grow_pids_locked(struct tri_views *views)
 {
-    uint32_t max = views->pids_max == 0 ? 64 : views->pids_max * 2;
-    struct tri_view_pid *pids = calloc(max, sizeof(*pids));
+    struct tri_view_pid *pids;
+    uint32_t max = 64, len = 0;
 
+    for (uint32_t i = 0; i < views->pids_max; i++)
+        len += is_alive(views, views->pids[i].node);
+    while (max < 4 * len)
+        max *= 2;
+    pids = calloc(max, sizeof(*pids));
     if (pids == NULL)
         return false;
+    views->pids_len = 0;
     for (uint32_t i = 0; i < views->pids_max; i++)
-        if (views->pids[i].node != 0)
+        if (is_alive(views, views->pids[i].node) && views->pids_len < max / 4) {
             *pid_place(pids, max, views->pids[i].node) = views->pids[i];
+            views->pids_len++;
+        }
     free(views->pids);
     views->pids = pids;
     views->pids_max = max;
     return true;
 }
 
-/* Those that are gone are dropped when the table is made anew: never, unless
- * many thousands of members come and go. */
 static void note_pid_locked(struct tri_views *views, uint64_t node)
 {
     const struct tri_member_card *card =

@@ -83,9 +83,6 @@ const struct tri_view *tri_view_adopted(const struct troupe_group *group);
  */
 bool tri_view_is_over(const struct troupe_group *group);
 
-/* As tri_agree_mark, for the adopted epoch. The thread that adopts. */
-bool tri_view_mark(struct troupe_group *group, uint64_t mark);
-
 /* There are joins or leaves to agree on. Any thread. */
 bool tri_view_wants_boundary(const struct troupe_group *group);
 

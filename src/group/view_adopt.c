@@ -49,18 +49,6 @@ bool tri_view_wants_boundary(const struct troupe_group *group)
     return atomic_load_explicit(&group->wants_boundary, memory_order_relaxed);
 }
 
-bool tri_view_mark(struct troupe_group *group, uint64_t mark)
-{
-    struct tri_views *views = tri_views_of(group);
-    bool good;
-
-    tri_views_lock(views);
-    good = !group->excluded && !group->parted &&
-           tri_agree_mark(group->agree, group->adopted.epoch, mark);
-    tri_views_unlock(views);
-    return good;
-}
-
 void tri_view_renew(struct troupe_group *group)
 {
     struct tri_views *views = tri_views_of(group);
@@ -193,7 +181,7 @@ static bool is_idle(const struct troupe_group *group)
            group->adopted.index >= (int32_t)group->adopted.active;
 }
 
-static void set_boundary_locked(struct troupe_group *group, bool at)
+void tri_view_stand_locked(struct troupe_group *group, bool at)
 {
     struct tri_agree_event event = { .kind = TRI_AGREE_BOUNDARY, .at = at };
 
@@ -205,7 +193,7 @@ static void set_boundary_locked(struct troupe_group *group, bool at)
 
 void tri_view_stand_if_idle_locked(struct troupe_group *group)
 {
-    set_boundary_locked(group, is_idle(group));
+    tri_view_stand_locked(group, is_idle(group));
 }
 
 /* --- updating ------------------------------------------------------------- */

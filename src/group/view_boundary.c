@@ -136,14 +136,6 @@ static void begin_locked(struct troupe_group *group)
                      TRI_VIEW_ARRIVE, &note);
 }
 
-static void stand_locked(struct troupe_group *group, bool at)
-{
-    struct tri_agree_event event = { .kind = TRI_AGREE_BOUNDARY, .at = at };
-
-    group->at_boundary = at;
-    tri_view_step_locked(group, &event);
-}
-
 /* The first member's watch over the others' patience. */
 static int wait_as_first(struct troupe_group *group, struct tri_seat *seat,
                          uint64_t deadline_ns)
@@ -175,14 +167,14 @@ static int wait_for_view(struct troupe_group *group, struct tri_seat *seat,
 
     tri_views_lock(views);
     if (!atomic_load(&group->is_over))
-        stand_locked(group, true);
+        tri_view_stand_locked(group, true);
     tri_views_unlock(views);
     rc = is_first(group) ? wait_as_first(group, seat, deadline_ns)
                          : tri_view_wait(views, seat, may_go_on, group,
                                          deadline_ns);
     tri_views_lock(views);
     if (!atomic_load(&group->is_over))
-        stand_locked(group, false);
+        tri_view_stand_locked(group, false);
     tri_views_unlock(views);
     return rc;
 }

@@ -8,7 +8,8 @@
  * One mutex for all groups of a node: there are few of them, and a step of the
  * core is short. Order of locks: the poll role, then the mutex, then what the
  * link takes when it sends. Groups are put into the table and taken out of it
- * with both the poll role and the mutex, so either is enough to look there.
+ * with both the poll role and the mutex, so either is enough to look there; of a
+ * group the poll role alone may look at its id.
  *
  * Records. All that groups say to each other are VIEW records on the control
  * lane; index: enum tri_view_what. A message of the core (TRI_VIEW_CORE) has
@@ -122,7 +123,8 @@ struct troupe_group {
     uint32_t creating_len;
 
     /* the mutex */
-    uint64_t id; /* 0: not known yet */
+    _Atomic uint64_t id; /* 0: not known yet. With the mutex to write; read with
+                            the poll role, too */
     enum tri_view_state state;
     struct tri_agree *agree; /* NULL: none yet */
     uint64_t call;           /* of creating or joining */
@@ -345,6 +347,9 @@ void tri_view_join_note_locked(struct tri_views *views, uint64_t node,
 /* Adopts the newest view and returns true, unless a member of it is not known
  * here yet. */
 bool tri_view_adopt_locked(struct troupe_group *group);
+
+/* Tells the core whether this node is at a boundary. */
+void tri_view_stand_locked(struct troupe_group *group, bool at);
 
 /* After adopting: tells the core whether this node has anything to do. */
 void tri_view_stand_if_idle_locked(struct troupe_group *group);

@@ -226,11 +226,15 @@ int troupe_group_join(troupe_t *troupe, const char *name,
 
 /* --- leaving -------------------------------------------------------------- */
 
-static bool has_parted(void *arg)
+static bool has_parted(struct troupe_group *group)
 {
-    struct troupe_group *group = arg;
+    struct tri_views *views = tri_views_of(group);
+    bool has;
 
-    return group->parted || group->excluded;
+    tri_views_lock(views);
+    has = group->parted || group->excluded;
+    tri_views_unlock(views);
+    return has;
 }
 
 /* Nobody is there who could agree to it. */
@@ -257,14 +261,10 @@ static int leave(struct troupe_group *group, uint64_t deadline_ns)
     if (is_alone)
         return 0;
     tri_seat_take(group->runtime, &seat);
-    while (rc == 0 && !group->parted && !group->excluded &&
-           tri_now_ns() < deadline_ns)
+    while (rc == 0 && !has_parted(group) && tri_now_ns() < deadline_ns)
         rc = tri_view_leave_step(group, &seat, deadline_ns);
     tri_seat_leave(&seat);
-    tri_views_lock(views);
-    rc = has_parted(group) ? 0 : TROUPE_ETIMEDOUT;
-    tri_views_unlock(views);
-    return rc;
+    return has_parted(group) ? 0 : TROUPE_ETIMEDOUT;
 }
 
 int troupe_group_leave(troupe_group_t **group_p, int timeout_ms)
