@@ -163,6 +163,7 @@ bool tri_view_adopt_locked(struct troupe_group *group)
     group->adopted = next;
     group->losses = 0;
     group->boundary_number = 0;
+    group->has_arrived = false;
     atomic_store(&group->is_over, tri_agree_is_frozen(group->agree) ||
                                       group->excluded || group->parted);
     return true;

@@ -10,7 +10,8 @@
  *
  * A death meanwhile is a death as any other: the view ends, and all go on to
  * the next one. Nothing here is said twice: the control lane loses nothing
- * between members that live.
+ * between members that live. So who ran out of time has arrived all the same:
+ * its next call goes on with that boundary, and with what was said of it.
  */
 
 #include "group/view_internal.h"
@@ -36,12 +37,25 @@ static bool is_first(const struct troupe_group *group)
     return group->adopted.index == 0;
 }
 
-/* The first member's: to the other active ones. */
+static void take_word_locked(struct troupe_group *group,
+                             enum tri_view_what what,
+                             const struct tri_view_note *note)
+{
+    group->told = (struct tri_view_boundary){
+        .epoch = note->epoch,
+        .number = note->number,
+        .wants = note->value != 0,
+    };
+    group->released = what == TRI_VIEW_RELEASE;
+}
+
+/* The first member's: to the other active ones, and itself. */
 static void tell_locked(struct troupe_group *group, enum tri_view_what what,
                         bool wants)
 {
     struct tri_view_note note = note_of(group, wants);
 
+    take_word_locked(group, what, &note);
     for (uint32_t i = 1; i < group->adopted.active; i++)
         tri_view_say(tri_views_of(group), group->adopted.members[i].node, what,
                      &note);
@@ -82,16 +96,10 @@ void tri_view_boundary_note_locked(struct troupe_group *group, uint64_t node,
 
         tri_view_step_locked(group, &ahead);
     }
-    if (what == TRI_VIEW_ARRIVE) {
+    if (what == TRI_VIEW_ARRIVE)
         arrive_locked(group, note->epoch, note->number, note->value != 0);
-    } else {
-        group->told = (struct tri_view_boundary){
-            .epoch = note->epoch,
-            .number = note->number,
-            .wants = note->value != 0,
-        };
-        group->released = what == TRI_VIEW_RELEASE;
-    }
+    else
+        take_word_locked(group, what, note);
     tri_views_changed_locked(tri_views_of(group));
 }
 
@@ -107,10 +115,8 @@ static bool may_go(void *arg)
 {
     struct troupe_group *group = arg;
 
-    if (atomic_load(&group->is_over))
-        return true;
-    return is_first(group) ? are_all_here_locked(group)
-                           : is_told_locked(group);
+    return atomic_load(&group->is_over) || is_told_locked(group) ||
+           (is_first(group) && are_all_here_locked(group));
 }
 
 /* A view, or word that none will come. */
@@ -127,6 +133,9 @@ static void begin_locked(struct troupe_group *group)
     bool wants = group->leaving || atomic_load(&group->wants_boundary);
     struct tri_view_note note;
 
+    if (group->has_arrived)
+        return;
+    group->has_arrived = true;
     group->boundary_number++;
     note = note_of(group, wants);
     if (is_first(group))
@@ -179,11 +188,21 @@ static int wait_for_view(struct troupe_group *group, struct tri_seat *seat,
     return rc;
 }
 
+/* All are there: what the first member says of it, and it is said once. */
+static bool is_view_awaited_locked(struct troupe_group *group)
+{
+    if (atomic_load(&group->is_over))
+        return false;
+    if (!is_told_locked(group))
+        tell_locked(group, TRI_VIEW_GO, group->boundary.wants);
+    return group->told.wants;
+}
+
 int tri_view_meet(struct troupe_group *group, struct tri_seat *seat,
                   uint64_t deadline_ns)
 {
     struct tri_views *views = tri_views_of(group);
-    bool wants = false;
+    bool wants;
     int rc;
 
     tri_views_lock(views);
@@ -193,11 +212,12 @@ int tri_view_meet(struct troupe_group *group, struct tri_seat *seat,
     if (rc != 0)
         return rc;
     tri_views_lock(views);
-    if (!atomic_load(&group->is_over)) {
-        wants = is_first(group) ? group->boundary.wants : group->told.wants;
-        if (is_first(group))
-            tell_locked(group, TRI_VIEW_GO, wants);
-    }
+    wants = is_view_awaited_locked(group);
     tri_views_unlock(views);
-    return wants ? wait_for_view(group, seat, deadline_ns) : 0;
+    if (wants)
+        rc = wait_for_view(group, seat, deadline_ns);
+    tri_views_lock(views);
+    group->has_arrived = rc != 0 && group->has_arrived;
+    tri_views_unlock(views);
+    return rc;
 }

@@ -145,6 +145,7 @@ struct troupe_group {
     struct tri_view_member *lists[TRI_VIEW_LISTS];
     uint32_t lists_next;
     uint64_t boundary_number; /* of this epoch's boundaries, the last */
+    bool has_arrived;         /* at that one, and is not through it */
     bool at_boundary;
 
     _Atomic bool is_over;

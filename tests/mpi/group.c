@@ -69,6 +69,28 @@ static void over_all(void)
     troupe_group_close(NULL);
 }
 
+/* Who ran out of time at a boundary goes on with it: all are through as many,
+ * whoever was late. */
+static void late_at_boundary(void)
+{
+    troupe_group_t *group;
+    troupe_view_t view;
+
+    MUST(troupe_group_create(troupe, "late", NULL, &group));
+    for (int late = 0; late < RANKS; late++) {
+        if (test_rank != late)
+            for (int i = 0; i < 2; i++)
+                CHECK_EQ(troupe_group_update(group, 1, 20, NULL),
+                         TROUPE_ETIMEDOUT);
+        MPI_Barrier(MPI_COMM_WORLD);
+        for (int i = 0; i < 3; i++)
+            CHECK_EQ(troupe_group_update(group, 1, TEST_SOON_MS, &view), 0);
+    }
+    check_view(&view, 1, RANKS, test_rank);
+    MPI_Barrier(MPI_COMM_WORLD);
+    troupe_group_close(&group);
+}
+
 /* Some, in another order than that of the ranks. */
 static void over_some(void)
 {
@@ -310,6 +332,7 @@ int main(void)
     MPI_Allgather(MPI_IN_PLACE, 0, MPI_UINT64_T, nodes, 1, MPI_UINT64_T,
                   MPI_COMM_WORLD);
     over_all();
+    late_at_boundary();
     over_some();
     over_comm();
     refused();
