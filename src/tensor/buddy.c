@@ -6,6 +6,13 @@
  * that is on another host, or, when there is none, the next. The buddy keeps
  * the last whole copy of each of its wards, and the one that is arriving, or
  * two whole ones. A ward that dies leaves an orphan.
+ *
+ * A member whose buddy changes has a copy at the former one until the first has
+ * arrived, whole, at the new one: then it tells the former to drop its own. So
+ * one has it at any time; both, only if the ward dies, or stops, just then.
+ *
+ * A buddy that cannot take a copy says REFUSED, and the ward tries again after
+ * some steps.
  */
 
 #include <stdlib.h>
@@ -17,6 +24,10 @@
 
 /* Members that one is the buddy of, and orphans nobody has taken yet. */
 #define WARDS_MAX 32u
+/* Buddies in a row that have not got a whole copy. The oldest one's goes then. */
+#define FORMER_MAX 4u
+/* Until a member that was refused copies again. */
+#define REFUSED_STEPS 16u
 
 struct copy {
     unsigned char *data;
@@ -26,7 +37,7 @@ struct copy {
 
 struct ward {
     uint64_t node; /* 0: free */
-    bool is_orphan;
+    uint64_t orphaned; /* a number that grows with each; 0: it is alive */
     uint64_t taken; /* bits of states; mask */
     struct copy copies[2];
 };
@@ -40,10 +51,14 @@ struct tri_buddy {
     uint64_t step;
     size_t sent;
     _Atomic bool under_way; /* not all has arrived */
-    uint64_t copied; /* the step after which the last one was made, + 1 */
+    uint64_t copied; /* the step after which the last one was made, + 1, or
+                        before which none is made, + 1 */
+    uint64_t former[FORMER_MAX]; /* mutex; buddies before, which still have the
+                                    last whole copies; 0: none */
 
     struct ward wards[WARDS_MAX]; /* mutex */
     uint64_t arrived;             /* mutex: own copies, whole */
+    uint64_t orphans;             /* mutex: there ever were */
 };
 
 static struct tri_buddy *buddy_of(struct troupe_training *training)
@@ -115,6 +130,36 @@ static bool has_died(struct troupe_training *training,
            member.state != TROUPE_MEMBER_LEFT;
 }
 
+static void tell_to_drop(struct troupe_training *training, uint64_t node)
+{
+    const struct tri_state_head head = { .group = training->group_id,
+                                         .what = TRI_STATE_DROP };
+
+    if (node != 0) /* it may have died: then there is nothing to drop */
+        (void)tri_state_send(training->runtime, node, &head, NULL,
+                             TRI_SEND_FORCED);
+}
+
+/* The oldest ones are the last; `to` is one no more. */
+static void note_former_locked(struct troupe_training *training, uint64_t to)
+{
+    struct tri_buddy *buddy = training->states.buddy;
+    uint64_t former[FORMER_MAX] = { buddy->to };
+    uint32_t len = buddy->to != 0;
+
+    for (uint32_t i = 0; i < FORMER_MAX; i++) {
+        uint64_t node = buddy->former[i];
+
+        if (node == 0 || node == to || node == buddy->to)
+            continue;
+        if (len < FORMER_MAX)
+            former[len++] = node;
+        else
+            tell_to_drop(training, node);
+    }
+    memcpy(buddy->former, former, sizeof(former));
+}
+
 void tri_buddy_view(struct troupe_training *training)
 {
     const struct tri_view *view = tri_view_adopted(training->group);
@@ -128,6 +173,7 @@ void tri_buddy_view(struct troupe_training *training)
              : 0;
     tri_state_lock();
     if (to != buddy->to) {
+        note_former_locked(training, to);
         buddy->to = to;
         buddy->under_way = false;
         buddy->copied = 0;
@@ -135,11 +181,11 @@ void tri_buddy_view(struct troupe_training *training)
     for (uint32_t i = 0; i < WARDS_MAX; i++) {
         struct ward *ward = &buddy->wards[i];
 
-        if (ward->node == 0 || ward->is_orphan ||
+        if (ward->node == 0 || ward->orphaned != 0 ||
             is_member(view, ward->node))
             continue;
         if (has_died(training, view, ward->node))
-            ward->is_orphan = true;
+            ward->orphaned = ++buddy->orphans;
         else
             drop_ward(ward);
     }
@@ -205,19 +251,35 @@ void tri_buddy_begin(struct troupe_training *training)
 
 /* --- as the buddy --------------------------------------------------------------- */
 
+/* A place for its copies; that of the oldest orphan, if all are taken. NULL:
+ * there is none. */
 static struct ward *ward_locked(struct tri_buddy *buddy, uint64_t node)
 {
-    struct ward *free_ward = NULL;
+    struct ward *place = NULL;
 
     for (uint32_t i = 0; i < WARDS_MAX; i++) {
-        if (buddy->wards[i].node == node)
-            return &buddy->wards[i];
-        if (buddy->wards[i].node == 0)
-            free_ward = &buddy->wards[i];
+        struct ward *ward = &buddy->wards[i];
+
+        if (ward->node == node)
+            return ward->orphaned == 0 ? ward : NULL;
+        if (ward->node == 0 ||
+            (ward->orphaned != 0 &&
+             (place == NULL || (place->node != 0 &&
+                                ward->orphaned < place->orphaned))))
+            place = ward;
     }
-    if (free_ward != NULL)
-        free_ward->node = node;
-    return free_ward;
+    if (place == NULL)
+        return NULL;
+    drop_ward(place);
+    place->node = node;
+    return place;
+}
+
+static void drop_locked(struct tri_buddy *buddy, uint64_t node)
+{
+    for (uint32_t i = 0; i < WARDS_MAX; i++)
+        if (buddy->wards[i].node == node)
+            drop_ward(&buddy->wards[i]);
 }
 
 /* The copy of a step that arrives; a new one takes the place of the older. */
@@ -244,31 +306,65 @@ static struct copy *copy_locked(struct tri_buddy *buddy, struct ward *ward,
     return copy->data != NULL ? copy : NULL;
 }
 
-static void take_copy_locked(struct troupe_training *training, uint64_t from,
+/* Says whether it has been taken; *whole_p: and was the last of its copy. */
+static bool take_copy_locked(struct tri_buddy *buddy, uint64_t from,
                              const struct tri_state_head *head,
-                             const void *data)
+                             const void *data, bool *whole_p)
 {
-    struct tri_buddy *buddy = training->states.buddy;
-    struct tri_state_head answer = *head;
     struct ward *ward;
     struct copy *copy;
 
     if (head->total != buddy->bytes || head->offset > buddy->bytes ||
         head->bytes > buddy->bytes - head->offset ||
         tri_state_hash(head->offset, data, head->bytes) != head->hash)
-        return;
+        return false;
     ward = ward_locked(buddy, from);
-    copy = ward != NULL && !ward->is_orphan ? copy_locked(buddy, ward, head)
-                                            : NULL;
+    copy = ward != NULL ? copy_locked(buddy, ward, head) : NULL;
     if (copy == NULL)
-        return;
+        return false;
     memcpy(copy->data + head->offset, data, head->bytes);
     copy->got += head->bytes;
-    if (copy->got < buddy->bytes)
+    *whole_p = copy->got == buddy->bytes;
+    return true;
+}
+
+static void answer_copy_locked(struct troupe_training *training, uint64_t from,
+                               const struct tri_state_head *head,
+                               const void *data)
+{
+    struct tri_buddy *buddy = training->states.buddy;
+    struct tri_state_head answer = *head;
+    bool whole = false;
+
+    /* No buddy: there was no memory for one. */
+    if (buddy == NULL ||
+        !take_copy_locked(buddy, from, head, data, &whole))
+        answer.what = TRI_STATE_REFUSED;
+    else if (whole)
+        answer.what = TRI_STATE_COPIED;
+    else
         return;
-    answer.what = TRI_STATE_COPIED;
     (void)tri_state_send(training->runtime, from, &answer, NULL,
                          TRI_SEND_FORCED);
+}
+
+/* What came of this member's copy. */
+static void note_answer_locked(struct troupe_training *training, uint64_t from,
+                               const struct tri_state_head *head)
+{
+    struct tri_buddy *buddy = training->states.buddy;
+
+    if (from != buddy->to || head->step != buddy->step || !buddy->under_way)
+        return;
+    buddy->under_way = false;
+    if (head->what == TRI_STATE_REFUSED) {
+        buddy->copied = buddy->step + REFUSED_STEPS;
+        return;
+    }
+    buddy->arrived++;
+    for (uint32_t i = 0; i < FORMER_MAX; i++)
+        tell_to_drop(training, buddy->former[i]);
+    memset(buddy->former, 0, sizeof(buddy->former));
 }
 
 void tri_buddy_record_locked(struct troupe_training *training, uint64_t from,
@@ -277,15 +373,14 @@ void tri_buddy_record_locked(struct troupe_training *training, uint64_t from,
 {
     struct tri_buddy *buddy = training->states.buddy;
 
-    if (buddy == NULL)
-        return; /* nobody has adopted a view yet: it is sent again */
     if (head->what == TRI_STATE_COPY)
-        take_copy_locked(training, from, head, data);
-    else if (from == buddy->to && head->step == buddy->step &&
-             buddy->under_way) {
-        buddy->under_way = false;
-        buddy->arrived++;
-    }
+        answer_copy_locked(training, from, head, data);
+    else if (buddy == NULL)
+        return;
+    else if (head->what == TRI_STATE_DROP)
+        drop_locked(buddy, from);
+    else
+        note_answer_locked(training, from, head);
 }
 
 uint64_t tri_buddy_copies(const struct tri_states *states)
@@ -354,7 +449,7 @@ static int take_orphan_locked(struct tri_states *states, uint32_t index,
         struct ward *ward = &buddy->wards[i];
         const struct copy *copy = newest(buddy, ward);
 
-        if (!ward->is_orphan || copy == NULL ||
+        if (ward->orphaned == 0 || copy == NULL ||
             (ward->taken & 1ull << index) != 0)
             continue;
         memcpy(data, copy->data + offset, states->list[index].bytes);

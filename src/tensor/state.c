@@ -276,6 +276,8 @@ static void take_locked(struct troupe_training *training, uint64_t from,
         break;
     case TRI_STATE_COPY:
     case TRI_STATE_COPIED:
+    case TRI_STATE_REFUSED:
+    case TRI_STATE_DROP:
         tri_buddy_record_locked(training, from, head, data);
         break;
     case TRI_STATE_DRAIN:

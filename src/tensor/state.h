@@ -36,7 +36,9 @@ enum tri_state_what {
     TRI_STATE_COPIED,   /* the whole of it has come */
     TRI_STATE_DRAIN,    /* whoever gets it is to leave */
     TRI_STATE_FINISHED, /* to spares: all steps are done */
-    TRI_STATE_WHAT_LAST = TRI_STATE_FINISHED,
+    TRI_STATE_REFUSED,  /* to a COPY: there is no room for it */
+    TRI_STATE_DROP,     /* another buddy has the asker's copies now */
+    TRI_STATE_WHAT_LAST = TRI_STATE_DROP,
 };
 
 struct tri_state_head {
@@ -142,7 +144,7 @@ void tri_buddy_view(struct troupe_training *training);
 void tri_buddy_begin(struct troupe_training *training);
 void tri_buddy_pump(struct troupe_training *training);
 
-/* A COPY or COPIED. Mutex. */
+/* A COPY, COPIED, REFUSED or DROP. Mutex. */
 void tri_buddy_record_locked(struct troupe_training *training, uint64_t from,
                              const struct tri_state_head *head,
                              const void *data);
