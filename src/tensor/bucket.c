@@ -22,7 +22,7 @@ struct tensor {
 };
 
 struct tri_bucket {
-    const struct troupe_buckets *buckets;
+    struct troupe_buckets *buckets;
     uint32_t first, len; /* of its tensors */
     uint32_t ready_len;
     size_t count; /* elements */
@@ -41,6 +41,8 @@ struct troupe_buckets {
     uint32_t started;
     uint64_t attempt; /* that `ready` is about */
     bool is_sealed;
+    uint32_t uses;     /* by reductions of the step under way */
+    bool is_destroyed; /* when they are over */
 };
 
 int troupe_buckets_create(troupe_training_t *training,
@@ -97,14 +99,30 @@ static bool begins_bucket(const struct troupe_buckets *buckets, uint32_t tensor)
                buckets->bucket_bytes;
 }
 
+static void free_list(struct troupe_buckets *buckets)
+{
+    for (uint32_t i = 0; i < buckets->len; i++)
+        free(buckets->list[i].fused);
+    free(buckets->list);
+    buckets->list = NULL;
+    buckets->len = 0;
+}
+
+static void free_buckets(struct troupe_buckets *buckets)
+{
+    assert(buckets->uses == 0);
+    free_list(buckets);
+    free(buckets->tensors);
+    free(buckets);
+}
+
 /* No more tensors: which are in which bucket is settled. */
 static int seal(struct troupe_buckets *buckets)
 {
     size_t element = troupe_datatype_bytes(buckets->type);
     int rc = 0;
 
-    free(buckets->list); /* of a try that failed */
-    buckets->len = 0;
+    free_list(buckets); /* of a try that failed */
     buckets->list = calloc(buckets->tensors_len, sizeof(*buckets->list));
     if (buckets->list == NULL)
         return TROUPE_ENOMEM;
@@ -159,6 +177,20 @@ static int start(struct troupe_buckets *buckets, struct tri_bucket *bucket)
                            buckets->op);
 }
 
+void tri_bucket_hold(const struct tri_bucket *bucket)
+{
+    bucket->buckets->uses++;
+}
+
+void tri_bucket_release(const struct tri_bucket *bucket)
+{
+    struct troupe_buckets *buckets = bucket->buckets;
+
+    assert(buckets->uses > 0);
+    if (--buckets->uses == 0 && buckets->is_destroyed)
+        free_buckets(buckets);
+}
+
 void tri_bucket_store(const struct tri_bucket *bucket, const void *result)
 {
     const struct troupe_buckets *buckets = bucket->buckets;
@@ -211,9 +243,8 @@ void troupe_buckets_destroy(troupe_buckets_t **buckets_p)
         return;
     buckets = *buckets_p;
     *buckets_p = NULL;
-    for (uint32_t i = 0; i < buckets->len; i++)
-        free(buckets->list[i].fused);
-    free(buckets->list);
-    free(buckets->tensors);
-    free(buckets);
+    if (buckets->uses > 0)
+        buckets->is_destroyed = true; /* reductions read and write it */
+    else
+        free_buckets(buckets);
 }

@@ -47,7 +47,7 @@ enum {
 /*
  * Ends them all: none of them reads the program's memory then. Their view is
  * over, as a rule, and they end at once. One that does not, after an error of
- * this member alone, keeps its result's memory for good.
+ * this member alone, keeps its result's memory, and its bucket, for good.
  */
 static void drop_reductions(struct troupe_training *training)
 {
@@ -56,8 +56,11 @@ static void drop_reductions(struct troupe_training *training)
 
         if (reduction->collective == NULL ||
             troupe_collective_wait(&reduction->collective, DROP_MS) !=
-                TROUPE_ETIMEDOUT)
+                TROUPE_ETIMEDOUT) {
+            if (reduction->bucket != NULL)
+                tri_bucket_release(reduction->bucket);
             continue;
+        }
         tri_error("a reduction of step %llu does not end",
                   (unsigned long long)training->step.step);
         reduction->collective = NULL;
@@ -156,6 +159,8 @@ int tri_step_reduce(struct troupe_training *training, const void *in,
                                 type, op, &reduction->collective);
     if (rc == 0) {
         training->reductions_len++;
+        if (bucket != NULL)
+            tri_bucket_hold(bucket);
         return 0;
     }
     if (rc != TROUPE_EVIEW)

@@ -86,6 +86,10 @@ static void free_training(struct troupe_training *training)
     if (training->has_notices)
         tri_notice_release();
     tri_state_fini(&training->states);
+    /* Of a step that was left open: the group's end has ended them. */
+    for (uint32_t i = 0; i < training->reductions_len; i++)
+        if (training->reductions[i].bucket != NULL)
+            tri_bucket_release(training->reductions[i].bucket);
     for (uint32_t i = 0; i < training->reductions_max; i++)
         free(training->reductions[i].result);
     free(training->reductions);

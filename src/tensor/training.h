@@ -164,6 +164,11 @@ int tri_step_reduce(struct troupe_training *training, const void *in,
 
 /* --- bucket.c ---------------------------------------------------------------- */
 
+/* A reduction has it from when it has started; its step frees what is destroyed
+ * meanwhile. */
+void tri_bucket_hold(const struct tri_bucket *bucket);
+void tri_bucket_release(const struct tri_bucket *bucket);
+
 /* Copies a bucket's result to its tensors. */
 void tri_bucket_store(const struct tri_bucket *bucket, const void *result);
 

@@ -199,6 +199,32 @@ static void test_buckets(troupe_t *troupe)
     MUST(troupe_training_close(&training, WAIT_MS));
 }
 
+/* Destroyed between ready and commit, which writes the results all the same. */
+static void test_buckets_destroyed(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "destroyed", 1);
+    float tensors[3][2];
+    troupe_buckets_t *buckets;
+    troupe_step_t step;
+
+    MUST(troupe_buckets_create(training, TROUPE_FLOAT, TROUPE_SUM,
+                               4 * sizeof(float), &buckets));
+    for (int i = 0; i < 3; i++)
+        MUST(troupe_buckets_add(buckets, tensors[i], 2));
+    MUST(troupe_step_begin(training, &step));
+    for (uint32_t i = 0; i < 3; i++) {
+        tensors[i][0] = tensors[i][1] = (float)i + 1;
+        MUST(troupe_buckets_ready(buckets, &step, i));
+    }
+    troupe_buckets_destroy(&buckets);
+    CHECK(buckets == NULL);
+    CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+    for (int i = 0; i < 3; i++)
+        CHECK(tensors[i][1] == (float)((i + 1) * size));
+    MPI_Barrier(MPI_COMM_WORLD);
+    troupe_training_close(&training, 0);
+}
+
 /* Until this member has heard that it is to leave. */
 static void await_drain(troupe_t *troupe, troupe_training_t *training)
 {
@@ -378,6 +404,7 @@ int main(void)
     test_run(troupe);
     test_cancel(troupe);
     test_buckets(troupe);
+    test_buckets_destroyed(troupe);
     test_drain(troupe);
     test_straggler(troupe);
     test_mismatch(troupe);
