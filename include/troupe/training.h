@@ -10,11 +10,11 @@
  *     troupe_state_register(training, "weights", w, bytes, TROUPE_REPLICATED);
  *     while (troupe_step_begin(training, &step) == 0) {
  *         gradients(w, &step, grad);
- *         troupe_step_allreduce(step, grad, n, TROUPE_FLOAT, TROUPE_SUM);
- *         if (troupe_step_commit(step) == TROUPE_COMMITTED)
+ *         troupe_step_allreduce(&step, grad, n, TROUPE_FLOAT, TROUPE_SUM);
+ *         if (troupe_step_commit(&step) == TROUPE_COMMITTED)
  *             apply(w, grad);
  *     }
- *     troupe_training_close(&training);
+ *     troupe_training_close(&training, timeout_ms);
  *
  * A step is a transaction. begin adopts the agreed view, gives this member its
  * samples, and fetches the registered state if this member has just come.
@@ -105,7 +105,10 @@ int troupe_state_register(troupe_training_t *training, const char *name,
 /*
  * The private state of a member that died, as its buddy, this member, has it:
  * copied to data. Returns 0, or ENONAME: there is none (left) for this member.
- * *node_p: whose; *step_p: as of before that step. Once for each.
+ * *node_p: whose; *step_p: as of before that step. Once for each: one member
+ * has it, but where the dead one's buddy was just changing, two may, of
+ * different steps. There is room for the last 32 at most.
+ * Errors: EINVAL, ENONAME.
  */
 int troupe_state_orphan(troupe_training_t *training, const char *name,
                         void *data, size_t bytes, uint64_t *node_p,
@@ -139,7 +142,8 @@ typedef struct troupe_step {
  * actors. Below size_min all wait here.
  * Blocking: see pause_timeout_ms. Errors: EPAUSED, EEXCLUDED, EVIEW (retries),
  * EMISMATCH (state differs), ECANCELED (this member was drained: close it),
- * ETIMEDOUT.
+ * ENODE (all that had the state are gone), ELIMIT (this host is kept out),
+ * ENOMEM, ETIMEDOUT, EINVAL (a step is open).
  */
 int troupe_step_begin(troupe_training_t *training, troupe_step_t *step_p);
 
@@ -151,15 +155,18 @@ uint64_t troupe_step_sample(const troupe_step_t *step, uint64_t i);
  * Reduces `data` over the members; the result is written there by the commit,
  * until then the caller must leave it alone. Returns at once or when it is
  * done; any number in a step, the same on all members in the same order.
- * Errors: EINVAL, EMISMATCH, ENOMEM. A death is no error here, but of commit.
+ * Errors: EINVAL, EMISMATCH, ELIMIT (65536 in a step), ENOMEM. A death is no
+ * error here, but of commit.
  */
 int troupe_step_allreduce(const troupe_step_t *step, void *data, size_t count,
                           enum troupe_datatype type, enum troupe_op op);
 
 /*
  * Ends the step. COMMITTED: all reductions are in their buffers, on all
- * members. RETRY: nothing was written. Errors: EMISMATCH, EEXCLUDED, ETIMEDOUT,
- * EPAUSED (as of begin; it may be called again).
+ * members. RETRY: nothing was written. FINISHED: as of begin, for a spare.
+ * Errors: EINVAL (no step is open), EPAUSED (as of begin; it may be called
+ * again), EMISMATCH, EEXCLUDED, ECANCELED, ENODE, ELIMIT, ENOMEM, ETIMEDOUT: as
+ * of begin, which says the same from then on.
  */
 int troupe_step_commit(const troupe_step_t *step);
 
@@ -169,6 +176,8 @@ int troupe_step_commit(const troupe_step_t *step);
  * is of the step behind it. Instead of commit; returns RETRY, here and on the
  * others, as nothing was written. Those that had not begun a step that is
  * skipped never see it. It costs all a change of view.
+ * Errors: those of commit. EPAUSED: the step is withdrawn from, and commit
+ * tells what becomes of it; EINVAL: after EPAUSED, it is too late to withdraw.
  */
 int troupe_step_cancel(const troupe_step_t *step, int skip);
 
@@ -182,6 +191,12 @@ typedef struct troupe_buckets troupe_buckets_t;
  * of about bucket_bytes. ready says that one is complete in this step; a bucket
  * is reduced when all of its tensors are, in the order of buckets, while the
  * program computes the others. commit of the step writes the results.
+ * Ownership: tensors are the caller's, and must live until buckets are
+ * destroyed and the step that they were ready in is over. destroy is possible
+ * at any time; results of buckets that are under way are written all the same.
+ * Errors: create EINVAL, ENOMEM; add EINVAL (also after the first ready),
+ * ELIMIT (1048576), ENOMEM; ready EINVAL (also twice in a step), ENOMEM, and those of
+ * troupe_step_allreduce.
  */
 int troupe_buckets_create(troupe_training_t *training, enum troupe_datatype type,
                           enum troupe_op op, size_t bucket_bytes,
@@ -195,13 +210,15 @@ void troupe_buckets_destroy(troupe_buckets_t **buckets_p);
 
 /* This member leaves after the step it is in, without disturbing the others:
  * its next begin says ECANCELED. Also on SIGTERM and SIGUSR1. Any thread or
- * actor; `node` may be another member, or 0: this one. Errors: ENODE. */
+ * actor; `node` may be another member, or 0: this one. Errors: EINVAL, ENODE,
+ * ENOMEM. */
 int troupe_training_drain(troupe_training_t *training, uint64_t node);
 
 /* Keeps a host (troupe_member_t.host) out for so long: who comes from there
  * hears ELIMIT; members stay. Also what happens by itself to a host whose last
  * members died twice within five minutes: 10 s, doubling up to an hour. ms 0:
- * lets them in again, as far as it was this member that blocked it. */
+ * lets them in again, as far as it was this member that blocked it. Errors:
+ * EINVAL. */
 int troupe_training_block(troupe_training_t *training, uint64_t host,
                           uint32_t ms);
 

@@ -14,9 +14,12 @@
  * Private state is copied in begin and sent to a buddy (buddy.c), which keeps
  * the last two whole copies.
  *
- * Records: a struct tri_state_head, little-endian, and data behind it. Those
- * with data are STATE, others STATE_CONTROL. A record of somebody who is no
- * member, or about a training that there is not, is dropped.
+ * Records: a struct tri_state_head as it lies in memory, which is little-endian
+ * (wire/record.h asserts it), and data behind it. Those with data are STATE,
+ * others STATE_CONTROL. A record about a training that there is not is dropped.
+ * Any node of the cluster is believed: members adopt views at different times,
+ * so who polls cannot know who is one, and a drain may come from anybody. Data
+ * is taken only while it is asked for, and copies only where there is room.
  */
 
 #include <troupe/training.h>
@@ -121,8 +124,11 @@ void tri_state_fini(struct tri_states *states);
 /*
  * Fetches all replicated state, as of the core's `committed`, from the members
  * of the view that have it; `sources`, len of them. What had come in a view
- * before, of the same step, is kept. Serves actors meanwhile.
- * Errors: EVIEW, ECANCELED (this member is asked to leave), ENOMEM, ETIMEDOUT.
+ * before, of the same step, is kept, unless one of its members may have
+ * withdrawn from the step. Serves actors meanwhile. Lasts until all is there or
+ * the view is over: a source that does not answer is passed over, one that dies
+ * ends the view, and who is asked to leave does so when it has taken a step.
+ * Errors: EVIEW, ENODE (no sources), ENOMEM.
  */
 int tri_fetch_run(struct troupe_training *training, const uint64_t *sources,
                   uint32_t len);
