@@ -41,8 +41,12 @@ static struct fact_node *find_or_add(struct facts *facts, uint64_t id)
 {
     struct fact_node *node = find(facts, id);
 
-    if (node != NULL || facts->len == FACTS_NODES_MAX)
+    if (node != NULL)
         return node;
+    if (facts->len == FACTS_NODES_MAX) {
+        facts->is_full = true;
+        return NULL;
+    }
     node = &facts->nodes[facts->len++];
     node->id = id;
     node->rank = -1;
@@ -86,9 +90,10 @@ static void take_line(struct facts *facts, const char *line)
     struct fact_node *node;
     uint64_t id;
     char what[16];
-    int value = 0;
+    int value = 0, rank = -1;
 
-    if (sscanf(line, "%15s %" SCNx64 " %d", what, &id, &value) < 2)
+    if (sscanf(line, "%15s %" SCNx64 " %d rank %d", what, &id, &value,
+               &rank) < 2)
         return;
     if (strcmp(what, "node") == 0) {
         take_node(facts, line);
@@ -107,6 +112,8 @@ static void take_line(struct facts *facts, const char *line)
     } else if (strcmp(what, "exit") == 0) {
         node->exited = true;
         node->exit_status = value;
+        if (node->pid == 0)
+            node->rank = rank;
     }
 }
 

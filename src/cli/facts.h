@@ -14,7 +14,7 @@
 struct fact_node {
     uint64_t id;
     int rank, size;   /* rank -1: it joined by itself, without mpirun */
-    pid_t pid;
+    pid_t pid;        /* 0: of another machine, or it never came to run */
     uint64_t started; /* of the process, as /proc tells it */
     char endpoint[FACTS_ENDPOINT_BYTES]; /* "": none */
     bool stopped;     /* it called troupe_stop, */
@@ -30,6 +30,7 @@ struct fact_node {
 struct facts {
     int fd;
     uint32_t len;
+    bool is_full; /* there were more */
     struct fact_node *nodes; /* in the order in which they started */
     char rest[512];          /* of a line that is not complete yet */
     size_t rest_len;

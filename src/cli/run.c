@@ -40,7 +40,7 @@
 #define GRACE_S 5
 #define LINGER_S 60
 #define KILL_NS (2000 * TRI_NS_PER_MS)
-#define JOINERS_MAX 256u
+#define JOINERS_MAX 256u /* at a time */
 #define MPIRUN_ARGS 24u
 
 struct run {
@@ -259,11 +259,24 @@ static bool is_lost(const struct fact_node *node)
            !facts_is_running(node);
 }
 
+/* The place of one that has ended, or a new one; NULL: full. */
+static pid_t *joiner_slot(struct run *run)
+{
+    for (uint32_t i = 0; i < run->joiners_len; i++)
+        if (run->joiners[i] == 0)
+            return &run->joiners[i];
+    if (run->joiners_len == JOINERS_MAX)
+        return NULL;
+    run->joiners[run->joiners_len] = 0;
+    return &run->joiners[run->joiners_len++];
+}
+
 static void replace_lost(struct run *run)
 {
     for (uint32_t i = 0; i < run->facts.len; i++) {
         struct fact_node *node = &run->facts.nodes[i];
-        const char *wrong;
+        const char *wrong = "too many are running";
+        pid_t *slot;
 
         if (node->counted || !is_lost(node))
             continue;
@@ -272,17 +285,17 @@ static void replace_lost(struct run *run)
         if (node->exited || node->stopped)
             continue;
         if (run->replaced >= run->replace || run->is_draining ||
-            run->was_ended || run->joiners_len == JOINERS_MAX)
+            run->was_ended)
             return;
         node->counted = true;
-        wrong = joiner_start(&run->job, &run->facts,
-                             &run->joiners[run->joiners_len]);
+        slot = joiner_slot(run);
+        if (slot != NULL)
+            wrong = joiner_start(&run->job, &run->facts, slot);
         if (wrong != NULL) {
             fprintf(stderr, "troupe: a lost node is not replaced: %s\n",
                     wrong);
             continue;
         }
-        run->joiners_len++;
         run->joiners_left++;
         run->replaced++;
         fprintf(stderr, "troupe: node %016llx died, and is replaced\n",
@@ -379,6 +392,14 @@ static const char *label(const struct fact_node *node, char text_p[32])
 
 enum outcome { GOOD, LOST, BAD, OUTCOMES };
 
+/* A rank whose troupe_start failed. One that was to join only comes too late;
+ * who added it hears of that by its exit status. */
+static bool is_failed_start(const struct fact_node *node)
+{
+    return node->pid == 0 && node->exited && node->exit_status != 0 &&
+           node->rank >= 0;
+}
+
 /* How a node ended that did not end well. */
 static enum outcome judge(const struct fact_node *node, char text_p[128])
 {
@@ -412,6 +433,11 @@ static enum outcome outcome_of(const struct fact_node *node)
 
     if (facts_is_good(node))
         return GOOD;
+    if (node->pid == 0) {
+        fprintf(stderr, "troupe: rank %d failed: exit status %d, without "
+                "troupe_start\n", node->rank, node->exit_status);
+        return BAD;
+    }
     outcome = judge(node, what);
     fprintf(stderr, "troupe: %s (pid %d) %s\n", label(node, who),
             (int)node->pid, what);
@@ -422,24 +448,30 @@ static enum outcome outcome_of(const struct fact_node *node)
 static int summary(struct run *run)
 {
     uint32_t counts[OUTCOMES] = { 0 }, good, bad, lost;
+    bool any_started = false;
 
     for (uint32_t i = 0; i < run->facts.len; i++) {
         const struct fact_node *node = &run->facts.nodes[i];
 
-        if (node->pid != 0) /* else of another machine */
+        /* Without a pid it is of another machine, or never came to run. */
+        if (node->pid != 0 || is_failed_start(node))
             counts[outcome_of(node)]++;
+        any_started = any_started || node->pid != 0;
     }
     good = counts[GOOD];
     lost = counts[LOST];
     bad = counts[BAD];
-    if (good + bad + lost == 0) {
+    if (!any_started) {
         fprintf(stderr, "troupe: no node was started\n");
         return CLI_NOT_STARTED;
     }
     if (good + bad + lost > good || run->is_verbose)
         fprintf(stderr, "troupe: %u of %u nodes ended well, %u died, %u "
                 "failed\n", good, good + bad + lost, lost, bad);
-    if (good > 0 && bad == 0)
+    if (run->facts.is_full)
+        fprintf(stderr, "troupe: the job had more than %u nodes: what became "
+                "of the others is not known\n", FACTS_NODES_MAX);
+    if (good > 0 && bad == 0 && !run->facts.is_full)
         return 0;
     return run->was_ended ? CLI_ENDED : CLI_FAILED;
 }

@@ -19,6 +19,7 @@
 /* Of the process: exit is reported after the node is gone. */
 static _Atomic int report_fd = -1;
 static _Atomic uint64_t report_node;
+static _Atomic int report_rank = -1;
 
 static void write_line(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
@@ -45,27 +46,9 @@ static void write_line(const char *format, ...)
 static void on_process_exit(int status, void *arg)
 {
     (void)arg;
-    write_line("exit %016llx %d\n",
-               (unsigned long long)atomic_load(&report_node), status);
-}
-
-void tri_report_open(troupe_t *troupe)
-{
-    const char *path = troupe->runtime.options.report;
-    int fd;
-
-    if (path == NULL)
-        return;
-    atomic_store(&report_node, troupe->runtime.node);
-    if (atomic_load(&report_fd) >= 0)
-        return; /* a second node of this process goes on in the first's */
-    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        tri_warn("option report is \"%s\": %s", path, strerror(errno));
-        return;
-    }
-    atomic_store(&report_fd, fd);
-    on_exit(on_process_exit, NULL);
+    write_line("exit %016llx %d rank %d\n",
+               (unsigned long long)atomic_load(&report_node), status,
+               atomic_load(&report_rank));
 }
 
 /* Its rank in the job that wrote the report; -1: a process that joined it, or
@@ -77,6 +60,26 @@ static int rank_of(const troupe_t *troupe)
     bool has_joined = runtime->size == 1 && seeds != NULL && seeds[0] != '\0';
 
     return has_joined || troupe->is_spawned ? -1 : runtime->rank;
+}
+
+void tri_report_open(troupe_t *troupe)
+{
+    const char *path = troupe->runtime.options.report;
+    int fd;
+
+    if (path == NULL)
+        return;
+    atomic_store(&report_node, troupe->runtime.node);
+    atomic_store(&report_rank, rank_of(troupe));
+    if (atomic_load(&report_fd) >= 0)
+        return; /* a second node of this process goes on in the first's */
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        tri_warn("option report is \"%s\": %s", path, strerror(errno));
+        return;
+    }
+    atomic_store(&report_fd, fd);
+    on_exit(on_process_exit, NULL);
 }
 
 void tri_report_started(troupe_t *troupe)

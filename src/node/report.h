@@ -11,7 +11,7 @@
  *     dead ID by ID evidence E      as a member found it, several may
  *     excluded ID                   the others hold it for dead
  *     stop ID rc                    troupe_stop, with what it returned
- *     exit ID status                the process called exit
+ *     exit ID status rank R         the process called exit
  *
  * ID: 16 hexadecimal digits; R: -1 for a process that joined by itself, without
  * mpirun; E: silence, connection, proof. A process without stop and exit died.
