@@ -7,6 +7,7 @@
  *
  *     RUNNING ── SIGTERM, SIGINT: SIGUSR1 to mpirun, which passes it on ──┐
  *        │                                                   (drains all) │
+ *        │ mpirun has started nothing;                                    │
  *        │ all nodes have ended, but mpirun has not; or mpirun     drain  │
  *        │ has, but a rank has not; or all have stopped         or again  ▼
  *        ▼                                                                │
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "cli/children.h"
 #include "cli/cli.h"
 #include "cli/facts.h"
 #include "cli/job.h"
@@ -39,6 +41,7 @@
 #define DRAIN_S 30
 #define GRACE_S 5
 #define LINGER_S 60
+#define START_NS (10000 * TRI_NS_PER_MS)
 #define KILL_NS (2000 * TRI_NS_PER_MS)
 #define JOINERS_MAX 256u /* at a time */
 #define MPIRUN_ARGS 24u
@@ -317,9 +320,22 @@ static bool all_ended(const struct run *run, bool or_stopped)
     return run->facts.len > 0;
 }
 
+/* Open MPI's mpirun waits forever, and says nothing, under --enable-recovery
+ * when there is no such program. These managers start remote ranks for it
+ * without a process of ours. */
+static bool has_started_nothing(const struct run *run)
+{
+    return run->facts.len == 0 && run->pid != 0 && run->is_openmpi &&
+           getenv("PBS_JOBID") == NULL && getenv("LSB_JOBID") == NULL &&
+           children_never(run->pid);
+}
+
 /* What should end by itself now, and how long it may take. */
 static const char *overdue(const struct run *run, uint64_t *limit_ns_p)
 {
+    *limit_ns_p = START_NS;
+    if (has_started_nothing(run))
+        return "mpirun, which has started nothing (is there such a program?),";
     *limit_ns_p = run->grace_ns;
     if (run->pid != 0 && all_ended(run, false))
         return "mpirun";
