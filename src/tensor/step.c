@@ -350,7 +350,10 @@ static int end_in_next_view(struct troupe_training *training)
      * program may change it when it has heard of a step that is withdrawn. */
     tri_state_close_window(training);
     rc = tri_training_settle(training);
-    if (rc == 0)
+    /* FINISHED: it may have been the last step that is needed, and begin says so
+     * again. */
+    if (rc == 0 || (rc == TROUPE_FINISHED &&
+                    training->outcome != TRI_STEP_NOTHING))
         return end_as(training, training->outcome);
     /* The results are kept, and the outcome, if it is known already; commit may
      * be called again. */
