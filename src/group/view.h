@@ -83,6 +83,10 @@ const struct tri_view *tri_view_adopted(const struct troupe_group *group);
  */
 bool tri_view_is_over(const struct troupe_group *group);
 
+/* The epoch of the adopted view. After tri_view_is_over has said no it is at
+ * least the one that this was said of. Any thread. */
+uint64_t tri_view_adopted_epoch(const struct troupe_group *group);
+
 /* There are joins or leaves to agree on. Any thread. */
 bool tri_view_wants_boundary(const struct troupe_group *group);
 

@@ -44,6 +44,14 @@ bool tri_view_is_over(const struct troupe_group *group)
     return atomic_load_explicit(&group->is_over, memory_order_relaxed);
 }
 
+uint64_t tri_view_adopted_epoch(const struct troupe_group *group)
+{
+    /* Pairs with the stores of tri_view_adopt_locked: who has seen is_over
+     * cleared sees the epoch that cleared it. */
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&group->adopted_epoch, memory_order_relaxed);
+}
+
 bool tri_view_wants_boundary(const struct troupe_group *group)
 {
     return atomic_load_explicit(&group->wants_boundary, memory_order_relaxed);
@@ -164,6 +172,8 @@ bool tri_view_adopt_locked(struct troupe_group *group)
     group->losses = 0;
     group->boundary_number = 0;
     group->has_arrived = false;
+    /* Before is_over, see tri_view_adopted_epoch. */
+    atomic_store(&group->adopted_epoch, next.epoch);
     atomic_store(&group->is_over, tri_agree_is_frozen(group->agree) ||
                                       group->excluded || group->parted);
     return true;

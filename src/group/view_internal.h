@@ -148,6 +148,7 @@ struct troupe_group {
     bool has_arrived;         /* at that one, and is not through it */
     bool at_boundary;
 
+    _Atomic uint64_t adopted_epoch; /* adopted.epoch, for any thread */
     _Atomic bool is_over;
     _Atomic bool wants_boundary;
 };

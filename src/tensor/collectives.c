@@ -88,7 +88,9 @@ static int submit_locked(struct tri_front *front,
         return TROUPE_EBUSY;
     if (front->issued >= TROUPE_COLLECTIVES_MAX)
         return TROUPE_ELIMIT;
-    rc = front->has_team ? tri_front_prepare_locked(front, entry) : 0;
+    rc = front->has_team && !front->left
+             ? tri_front_prepare_locked(front, entry)
+             : 0;
     if (rc != 0) {
         free(entry->scratch);
         return rc;
@@ -227,14 +229,14 @@ static int issuer_of(troupe_from_t from, const struct troupe_group *group,
 
 /*
  * An actor cannot look at what another thread adopts. It uses the team there
- * is, or waits for the first one, which the starting thread opens in its next
- * wait.
+ * is, or waits for the first one, and for the one of the next view that is
+ * adopted, which the starting thread opens in its next wait.
  */
 static int team_of_actor_locked(struct tri_front *front)
 {
     if (front->broken != 0)
         return front->broken;
-    if (!front->has_team)
+    if (!front->has_team || tri_front_leave_locked(front))
         return 0;
     if (front->ended == 0 && tri_view_is_over(front->group))
         return front->is_elastic ? TROUPE_EVIEW : TROUPE_ENODE;

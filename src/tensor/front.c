@@ -377,8 +377,19 @@ static void start_queued(struct tri_front *front)
 /* The thread that adopts has gone on to another view. */
 static bool is_left(const struct tri_front *front)
 {
-    return tri_is_starter(front->tensor->runtime) &&
-           tri_view_adopted(front->group)->epoch != front->team.epoch;
+    return tri_view_adopted_epoch(front->group) != front->team.epoch;
+}
+
+bool tri_front_leave_locked(struct tri_front *front)
+{
+    assert(tri_lock_is_held(&front->lock));
+    if (front->has_team && !front->left && front->is_elastic &&
+        is_left(front)) {
+        tri_front_end_team_locked(front, TROUPE_EVIEW);
+        /* What only the starting thread can end is first ended by it. */
+        front->left = front->first == NULL;
+    }
+    return front->left;
 }
 
 static void check_view(struct tri_front *front)
@@ -462,7 +473,8 @@ static void progress_all(struct tri_front *front)
 void tri_front_drive_locked(struct tri_front *front)
 {
     assert(tri_lock_is_held(&front->lock));
-    atomic_store_explicit(&front->needs_starter, !front->has_team,
+    atomic_store_explicit(&front->needs_starter,
+                          !front->has_team || front->left,
                           memory_order_relaxed);
     /* First what came: a mismatch ends the view, too, and says more. */
     if (atomic_load_explicit(&front->inbox_len, memory_order_relaxed) > 0)
@@ -475,8 +487,12 @@ void tri_front_drive_locked(struct tri_front *front)
         /* What a step has freed, or decided. */
         start_queued(front);
     }
-    if (front->ended != 0 && front->first != NULL)
+    if (front->ended != 0 && !front->left && front->first != NULL) {
         tri_front_end_team_locked(front, front->ended);
+        if (front->first != NULL)
+            atomic_store_explicit(&front->needs_starter, true,
+                                  memory_order_relaxed);
+    }
     if (front->unsent != NULL)
         send_unsent(front);
     tri_link_flush(&front->tensor->runtime->link);

@@ -155,6 +155,8 @@ struct tri_front {
     struct tri_team team;
     struct tri_view_member *members; /* the team's; owned */
     int ended;  /* the team's error; 0: it goes on */
+    bool left;  /* ended, with all that was under way in it, and another view
+                   is adopted: what is queued waits for that one's team */
     int broken; /* a fixed group's error, for ever */
     struct tri_instance instances[TRI_BACKENDS];
     uint8_t fixed; /* the back end of a team without a choice */
@@ -206,6 +208,10 @@ void tri_front_closed(void *state);
 
 /* Ends the team: all that is under way ends with rc. */
 void tri_front_end_team_locked(struct tri_front *front, int rc);
+
+/* True: another view is adopted than the team's, and nothing of the team is
+ * under way any more; what is queued now is for the next team. */
+bool tri_front_leave_locked(struct tri_front *front);
 
 /* An entry is over: its outcome. It is in the list no more. */
 void tri_front_finish_locked(struct tri_front *front,

@@ -105,6 +105,8 @@ void tri_front_close_team_locked(struct tri_front *front)
     free(front->members);
     front->members = NULL;
     front->has_team = false;
+    front->left = false;
+    front->ended = 0;
 }
 
 static uint8_t wanted_of(const char *name)
@@ -209,8 +211,9 @@ static int open_team(struct tri_front *front, struct troupe_group *group,
     if (front->group == NULL)
         read_options(front, group);
     if (front->has_team) {
-        tri_front_end_team_locked(front, front->ended != 0 ? front->ended
-                                                           : TROUPE_EVIEW);
+        if (!front->left)
+            tri_front_end_team_locked(front, front->ended != 0 ? front->ended
+                                                               : TROUPE_EVIEW);
         tri_front_close_team_locked(front);
     }
     rc = check_view(front, view);

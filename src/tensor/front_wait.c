@@ -246,7 +246,8 @@ static bool wants_starter(struct tri_front *front)
            atomic_load_explicit(&front->waiters, memory_order_relaxed) == 0;
 }
 
-/* An actor was first to call: the team is opened here. */
+/* An actor was first to call, in this view or at all: the team is opened
+ * here. */
 static void open_and_drive(struct tri_tensor *tensor, struct tri_front *front)
 {
     struct troupe_group *group = tri_view_find(tensor->runtime,
@@ -255,10 +256,12 @@ static void open_and_drive(struct tri_tensor *tensor, struct tri_front *front)
 
     if (!tri_lock_try(&front->lock))
         return;
-    if (!front->has_team && group != NULL)
+    if ((!front->has_team || front->left) && group != NULL)
         rc = tri_front_team_locked(front, group);
     if (rc != 0 && front->first != NULL)
         tri_front_end_team_locked(front, rc);
+    if (!front->has_team)
+        front->ended = 0; /* no team has: the next call asks again */
     tri_front_drive_locked(front);
     tri_lock_release(&front->lock);
 }
