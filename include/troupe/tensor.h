@@ -150,7 +150,10 @@ int troupe_collective_wait(troupe_collective_t **collective_p, int timeout_ms);
 /*
  * Sends `message` (of a protocol's _new) to an actor when it is done, after
  * writing the outcome to *rc_p (NULL: not wanted), which must live until then.
- * Ownership: takes collective and message. Errors: EINVAL, ECONTEXT.
+ * Context: who started it. Blocking: never.
+ * Ownership: takes collective and message; on error both stay the caller's.
+ * Errors: EINVAL (also: the group is closed; test tells the outcome), EBUSY (the
+ * thread that adopts is within a call that blocks in MPI: try again, or test).
  */
 int troupe_collective_send_when_done(troupe_collective_t **collective_p,
                                      troupe_ref_t to, void *message,

@@ -268,6 +268,14 @@ int tri_send_waiting(struct tri_seat *seat, troupe_ref_t to,
                      int (*attempt)(void *arg), void *arg,
                      uint64_t deadline_ns);
 
+/*
+ * send.c: as troupe_send from a thread of the program, which does not wait for
+ * room. Any thread. Blocking: never. Errors: EFULL, ENOACTOR, ENODE, ENOMEM; the
+ * message stays the caller's then.
+ */
+int tri_send_now(struct tri_runtime *runtime, struct tri_message *message,
+                 troupe_ref_t to);
+
 /* Makes the guest look at what it waits for, if it sleeps. Any thread. */
 void tri_wake_guest(struct tri_runtime *runtime);
 

@@ -311,6 +311,15 @@ static int send_again(void *arg)
     return send_message(late->runtime, late->message, late->to, true);
 }
 
+int tri_send_now(struct tri_runtime *runtime, struct tri_message *message,
+                 troupe_ref_t to)
+{
+    message->kind = TRI_TELL;
+    message->ask = 0;
+    message->sender = sender_of(runtime, NULL);
+    return send_message(runtime, message, to, true);
+}
+
 int troupe_send(troupe_from_t from, troupe_ref_t to, void *content)
 {
     troupe_self_t *self;

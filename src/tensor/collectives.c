@@ -243,6 +243,17 @@ static int team_of_actor_locked(struct tri_front *front)
     return front->ended;
 }
 
+/* A worker is not to wait as long as a call of the thread's does in MPI. */
+static int lock_unless_blocked(struct tri_front *front)
+{
+    while (!tri_lock_try(&front->lock)) {
+        if (atomic_load_explicit(&front->may_block, memory_order_relaxed))
+            return TROUPE_EBUSY;
+        sched_yield();
+    }
+    return 0;
+}
+
 static int submit(struct tri_front *front, struct troupe_group *group,
                   struct troupe_collective *entry, struct tri_issuer issuer)
 {
@@ -251,11 +262,9 @@ static int submit(struct tri_front *front, struct troupe_group *group,
 
     if (rc != 0)
         return rc;
-    while (!tri_lock_try(&front->lock)) {
-        if (atomic_load_explicit(&front->may_block, memory_order_relaxed))
-            return TROUPE_EBUSY; /* within a call of the thread's */
-        sched_yield();
-    }
+    rc = lock_unless_blocked(front);
+    if (rc != 0)
+        return rc;
     rc = issuer.slot == 0 ? tri_front_team_locked(front, group)
                           : team_of_actor_locked(front);
     if (rc == 0)
@@ -390,12 +399,17 @@ int troupe_collective_test(troupe_collective_t **collective_p, int *rc_p)
 {
     struct troupe_collective *entry = collective_p != NULL ? *collective_p
                                                            : NULL;
+    struct tri_front *front;
     int rc;
 
     if (entry == NULL || rc_p == NULL)
         return TROUPE_EINVAL;
     if (!is_done(entry)) {
-        tri_front_drive(entry->front);
+        front = tri_front_hold_of(entry);
+        if (front != NULL) {
+            tri_front_drive(front);
+            tri_front_release(front);
+        }
         if (!is_done(entry))
             return 0;
     }
@@ -414,7 +428,7 @@ int troupe_collective_wait(troupe_collective_t **collective_p, int timeout_ms)
         return TROUPE_EINVAL;
     if (!is_done(entry)) {
         if (tri_worker_current() != NULL ||
-            !tri_is_starter(entry->front->tensor->runtime))
+            !tri_is_starter(entry->tensor->runtime))
             return TROUPE_ECONTEXT;
         rc = tri_front_wait(entry->front, entry, tri_deadline_ns(timeout_ms));
     }
@@ -428,12 +442,18 @@ int troupe_collective_send_when_done(troupe_collective_t **collective_p,
     struct troupe_collective *entry = collective_p != NULL ? *collective_p
                                                            : NULL;
     struct tri_front *front;
+    int rc;
 
-    if (entry == NULL || message == NULL || troupe_ref_is_none(to) ||
-        entry->front == NULL)
+    if (entry == NULL || message == NULL || troupe_ref_is_none(to))
         return TROUPE_EINVAL;
-    front = entry->front;
-    tri_lock_acquire(&front->lock);
+    front = tri_front_hold_of(entry);
+    if (front == NULL)
+        return TROUPE_EINVAL;
+    rc = lock_unless_blocked(front);
+    if (rc != 0) {
+        tri_front_release(front);
+        return rc;
+    }
     entry->to = to;
     entry->message = message;
     entry->rc_p = rc_p;
@@ -442,6 +462,7 @@ int troupe_collective_send_when_done(troupe_collective_t **collective_p,
         tri_front_drive_locked(front);
     }
     tri_lock_release(&front->lock);
+    tri_front_release(front);
     *collective_p = NULL;
     return 0;
 }

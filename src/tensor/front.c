@@ -57,6 +57,21 @@ struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id)
     return front;
 }
 
+struct tri_front *tri_front_hold_of(const struct troupe_collective *entry)
+{
+    struct tri_tensor *tensor = entry->tensor;
+    struct tri_front *front;
+
+    tri_lock_acquire(&tensor->lock);
+    front = tensor->fronts;
+    while (front != NULL && front != entry->front)
+        front = front->next;
+    if (front != NULL)
+        front->users++;
+    tri_lock_release(&tensor->lock);
+    return front;
+}
+
 void tri_front_release(struct tri_front *front)
 {
     struct tri_tensor *tensor = front->tensor;
@@ -102,16 +117,18 @@ static void unlink_entry(struct tri_front *front,
 static bool send_outcome(struct tri_front *front,
                          struct troupe_collective *entry)
 {
-    troupe_from_t from = { .context_ = front->tensor->runtime };
+    struct tri_runtime *runtime = front->tensor->runtime;
+    struct tri_message *message = tri_message_of(entry->message);
     int rc;
 
     if (entry->rc_p != NULL)
         *entry->rc_p = entry->rc;
-    rc = troupe_send(from, entry->to, entry->message);
+    /* F is held: whoever waits for room serves actors, who may want F. */
+    rc = tri_send_now(runtime, message, entry->to);
     if (rc == TROUPE_EFULL)
         return false;
     if (rc != 0)
-        tri_refuse(front->tensor->runtime, tri_message_of(entry->message), rc);
+        tri_refuse(runtime, message, rc);
     return true;
 }
 
@@ -269,6 +286,7 @@ void tri_front_queue_locked(struct tri_front *front,
                             struct troupe_collective *entry)
 {
     entry->front = front;
+    entry->tensor = front->tensor;
     entry->state = TRI_ENTRY_QUEUED;
     entry->next = NULL;
     *front->end = entry;
@@ -324,39 +342,46 @@ static void finish_alone(struct tri_front *front,
     tri_front_finish_locked(front, entry, 0);
 }
 
-/* Starts the first of the queue. False: it has to wait. */
-static bool start_one(struct tri_front *front, struct troupe_collective *entry)
+enum start {
+    START_WAITS,
+    START_DONE, /* it is over, and its owner may have freed it */
+    START_BEGUN,
+};
+
+/* Starts the first of the queue. */
+static enum start start_one(struct tri_front *front,
+                            struct troupe_collective *entry)
 {
     uint8_t backend;
     int rc = tri_front_prepare_locked(front, entry);
 
     if (rc != 0) {
         tri_front_finish_locked(front, entry, rc);
-        return true;
+        return START_DONE;
     }
     if (front->team.len == 1) {
         finish_alone(front, entry);
-        return true;
+        return START_DONE;
     }
     if (!tri_choice_of(front, entry, &backend))
-        return false;
+        return START_WAITS;
     if (!may_touch(front, backend)) {
         atomic_store_explicit(&front->needs_starter, true,
                               memory_order_relaxed);
-        return false;
+        return START_WAITS;
     }
     if (!front->instances[backend].ready)
-        return false;
+        return START_WAITS;
     rc = tri_front_start_locked(front, entry, backend);
     if (rc != 0) {
         tri_error("a collective could not be started: %s",
                   troupe_strerror(rc));
         tri_front_end_team_locked(front, rc);
-        return false;
+        return START_WAITS;
     }
     tri_front_moved(front);
     front->choice.starts++;
-    return true;
+    return START_BEGUN;
 }
 
 static void start_queued(struct tri_front *front)
@@ -364,9 +389,15 @@ static void start_queued(struct tri_front *front)
     struct troupe_collective *entry, *next;
 
     for (entry = front->first; entry != NULL; entry = next) {
+        enum start start = START_BEGUN;
+
         next = entry->next;
-        if (entry->state == TRI_ENTRY_QUEUED && !start_one(front, entry))
+        if (entry->state == TRI_ENTRY_QUEUED)
+            start = start_one(front, entry);
+        if (start == START_WAITS)
             return;
+        if (start == START_DONE)
+            continue;
         if (entry->exact != NULL)
             return; /* its next parts come before others, on all members */
     }
@@ -545,13 +576,11 @@ static void unlink_front(struct tri_front *front)
     tri_lock_release(&tensor->lock);
 }
 
-/* Who still owns an entry finds it done, and without a front. */
+/* Who still owns an entry finds it done, and its front in no list. */
 static void abandon_entries(struct tri_front *front)
 {
     struct troupe_collective *entry, *next;
 
-    for (entry = front->first; entry != NULL; entry = entry->next)
-        entry->front = NULL;
     tri_front_end_team_locked(front, TROUPE_ECANCELED);
     for (entry = front->unsent; entry != NULL; entry = next) {
         next = entry->next;

@@ -63,7 +63,8 @@ struct tri_issuer {
 /* A collective, from its call to its outcome. */
 struct troupe_collective {
     struct tri_coll coll;
-    struct tri_front *front;        /* NULL: the group is closed */
+    struct tri_tensor *tensor;      /* when it was taken up */
+    struct tri_front *front;        /* to be held: tri_front_hold_of */
     struct troupe_collective *next; /* F; those under way, in order */
     uint8_t state;                  /* F; enum tri_entry_state */
     uint8_t backend;                /* F; enum tri_backend_id; when started */
@@ -196,6 +197,9 @@ struct tri_tensor {
 /* The front of a group, made if there is none; held. Errors: NULL (memory). */
 struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id);
 void tri_front_release(struct tri_front *front);
+
+/* That of an entry that was taken up, held. NULL: the group was closed. */
+struct tri_front *tri_front_hold_of(const struct troupe_collective *entry);
 
 /* Moves all that is under way; the lock held. */
 void tri_front_drive_locked(struct tri_front *front);
