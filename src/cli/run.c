@@ -600,13 +600,23 @@ static int parse(struct run *run, int argc, char **argv, const char **name_p)
     return 0;
 }
 
+/* nohup asks for that; a signal that is blocked would come all the same. */
+static bool is_hangup_ignored(void)
+{
+    struct sigaction action;
+
+    return sigaction(SIGHUP, NULL, &action) == 0 &&
+           action.sa_handler == SIG_IGN;
+}
+
 static int watch_signals(void)
 {
     sigset_t set;
 
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGHUP);
+    if (!is_hangup_ignored())
+        sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGUSR1);
