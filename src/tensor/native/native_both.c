@@ -373,6 +373,10 @@ static int run_net(struct tri_native *native, struct tri_stages *stages)
         coll->culprit = native->layout.column[mismatch.culprit];
         memcpy(coll->culprit_signature, mismatch.signature,
                sizeof(mismatch.signature));
+        coll->earlier = mismatch.number;
+        coll->witness = native->layout.column[mismatch.witness];
+        memcpy(coll->witness_signature, mismatch.witness_signature,
+               sizeof(mismatch.witness_signature));
     }
     if (rc == 0)
         tri_net_end(native->net, &stages->call);
