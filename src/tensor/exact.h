@@ -10,7 +10,8 @@
  * contributions of each element is found (MAX of int16). Then each contribution
  * is rounded to a multiple of a unit that follows from that exponent alone, and
  * the multiples are added as integers, which is exact in any order; the sum is
- * rounded to the type once.
+ * rounded to a double, then to float, and then to a type of 16 bits (an average
+ * once more, when it is divided), which depends on nothing else.
  *
  * With M the largest magnitude among the n contributions of an element, the
  * unit is below M * 2^-50 for float, bf16 and fp16 (one int64 an element), and
