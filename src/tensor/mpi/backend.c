@@ -82,6 +82,7 @@ static int start(struct tri_backend *backend, struct tri_coll *coll)
     rc = tri_mpi_stage_issue_all(backend);
     if (rc == 0)
         rc = tri_mpi_direct(backend, coll);
+    coll->state = (void *)(uintptr_t)&outcomes[1]; /* EMPI, unless known */
     for (size_t i = 0; i < tri_array_len(outcomes); i++)
         if (outcomes[i] == rc)
             coll->state = (void *)(uintptr_t)&outcomes[i];

@@ -138,6 +138,7 @@ int tri_mpi_build_begin(struct tri_backend *backend)
     if (build == NULL)
         return TROUPE_ENOMEM;
     build->parent = tri_job_comm();
+    build->group = MPI_GROUP_NULL;
     build->comm = MPI_COMM_NULL;
     build->tag = (int)tag_of(team);
     build->own_workers = team->runtime->scheduler.workers_len > 0;
@@ -147,6 +148,8 @@ int tri_mpi_build_begin(struct tri_backend *backend)
     if (rc == 0 && build->has_thread)
         rc = tri_thread_create(&build->thread, "troupe-comm", run, build);
     if (rc != 0) {
+        if (build->group != MPI_GROUP_NULL)
+            MPI_Group_free(&build->group);
         free(build);
         return rc;
     }
@@ -208,6 +211,7 @@ void tri_mpi_build_end(struct tri_backend *backend)
     }
     backend->build = NULL;
     if (!build->has_thread) { /* was not called */
+        MPI_Group_free(&build->group);
         free(build);
         return;
     }
