@@ -25,8 +25,7 @@ struct tri_requests {
 static bool send_now(struct tri_runtime *runtime, troupe_ref_t to,
                      void *message)
 {
-    troupe_from_t from = { .context_ = runtime };
-    int rc = troupe_send(from, to, message);
+    int rc = tri_send_now(runtime, tri_message_of(message), to);
 
     if (rc == TROUPE_EFULL)
         return false;
