@@ -434,6 +434,21 @@ static void check_view(struct tri_front *front)
                               front->is_elastic ? TROUPE_EVIEW : TROUPE_ENODE);
 }
 
+/* A record was lost here: its collective would wait for ever. */
+static void check_lost(struct tri_front *front)
+{
+    if (tri_likely(atomic_load_explicit(&front->lost_epoch,
+                                        memory_order_relaxed) !=
+                   front->team.epoch) ||
+        !front->has_team || front->ended != 0)
+        return;
+    tri_error("group %s: no room for a collective's record: its calls end",
+              tri_view_group_name(front->group));
+    if (!front->is_elastic)
+        front->broken = TROUPE_ENOMEM;
+    tri_front_end_team_locked(front, TROUPE_ENOMEM);
+}
+
 /* A back end has found a node dead before the group has: the view will end. */
 static void linger(struct troupe_collective *entry)
 {
@@ -511,6 +526,7 @@ void tri_front_drive_locked(struct tri_front *front)
     if (atomic_load_explicit(&front->inbox_len, memory_order_relaxed) > 0)
         tri_front_drain_locked(front);
     check_view(front);
+    check_lost(front);
     if (front->has_team && front->ended == 0) {
         tri_front_opening_locked(front);
         start_queued(front);

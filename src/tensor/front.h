@@ -145,6 +145,8 @@ struct tri_front {
     struct tri_message **inbox_end;  /* inbox_lock */
     size_t inbox_bytes;              /* inbox_lock */
     _Atomic uint32_t inbox_len;      /* writer: inbox_lock */
+    _Atomic uint64_t lost_epoch;     /* writer: inbox_lock; the last in which
+                                        there was no room for a record */
 
     struct tri_lock lock; /* F, for all below */
     bool is_elastic;

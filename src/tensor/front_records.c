@@ -199,8 +199,19 @@ static void hand_on(struct tri_front *front, uint64_t node,
 
 /* --- the inbox ------------------------------------------------------------ */
 
+/* Nobody sends it again: what it was for would wait for ever. */
+static void lose(struct tri_front *front, uint64_t epoch, const char *reason)
+{
+    refuse(front, reason);
+    tri_lock_acquire(&front->inbox_lock);
+    if (epoch > atomic_load_explicit(&front->lost_epoch, memory_order_relaxed))
+        atomic_store_explicit(&front->lost_epoch, epoch, memory_order_relaxed);
+    tri_lock_release(&front->inbox_lock);
+}
+
 /* Keeps a message; its sender is who sent it. Owns it. */
-static void keep(struct tri_front *front, struct tri_message *message)
+static void keep(struct tri_front *front, uint64_t epoch,
+                 struct tri_message *message)
 {
     bool full;
 
@@ -219,7 +230,7 @@ static void keep(struct tri_front *front, struct tri_message *message)
     tri_lock_release(&front->inbox_lock);
     if (!full)
         return;
-    refuse(front, "a collective's record beyond what is kept");
+    lose(front, epoch, "a collective's record beyond what is kept");
     tri_message_free(message);
 }
 
@@ -370,9 +381,10 @@ void tri_front_record(struct tri_runtime *runtime, struct tri_peer *peer,
         if (copy != NULL) {
             memcpy(copy->payload, payload, record->bytes);
             copy->sender.node = peer->node;
-            keep(front, copy);
+            keep(front, head.epoch, copy);
         } else {
-            refuse(front, "a collective's record that found no memory");
+            lose(front, head.epoch,
+                 "a collective's record that found no memory");
         }
     }
     tell(front);
@@ -400,7 +412,7 @@ void tri_front_message(struct tri_runtime *runtime, struct tri_peer *peer,
     message->sender.node = peer->node;
     if (!hand_on_now(front, peer->node, &head, message->payload + sizeof(head),
                      message->bytes - sizeof(head), message))
-        keep(front, message);
+        keep(front, head.epoch, message);
     tell(front);
     tri_front_release(front);
 }
