@@ -54,7 +54,7 @@ void troupe_group_options_init(troupe_group_options_t *options);
  * Makes a group of all ranks of this job, in the order of ranks; collective
  * over them. name: 1 to TROUPE_GROUP_NAME_MAX of [A-Za-z0-9_.-]; one group of
  * a name at a time. options: NULL for the defaults; the same on all ranks.
- * The first view is adopted when it returns.
+ * A view, the first one as a rule, is adopted when it returns.
  * Context: the thread that started the node. Blocking: until all have called
  * it, up to timeout_ms.
  * Errors: EINVAL, EEXIST, ETIMEDOUT, ENODE (a rank has died), EMISMATCH
@@ -91,7 +91,8 @@ int troupe_group_join(troupe_t *troupe, const char *name,
 int troupe_group_leave(troupe_group_t **group_p, int timeout_ms);
 
 /* Frees the group without a word, when all are done with it. NULL is allowed.
- * troupe_stop does it for those that are left. */
+ * troupe_stop does it for those that are left. Context: as
+ * troupe_group_create. */
 void troupe_group_close(troupe_group_t **group_p);
 
 typedef struct troupe_view {
@@ -127,7 +128,8 @@ int troupe_group_is_changing(const troupe_group_t *group);
  * Errors: ETIMEDOUT, EPAUSED (too few members, or no quorum; at once with
  * TROUPE_MINORITY_STOP, else after timeout_ms; the view may be adopted all the
  * same), EEXCLUDED (the others went on without this node), ENODE (a member of
- * a fixed group was lost), ECONTEXT, EINVAL.
+ * a fixed group was lost), ECONTEXT, EINVAL. After ETIMEDOUT a collective one
+ * goes on, when it is called again, with the same boundary.
  */
 int troupe_group_update(troupe_group_t *group, int collective, int timeout_ms,
                         troupe_view_t *view_p);

@@ -231,7 +231,7 @@ static int begin_locked(struct troupe_group *group, uint64_t id)
     if (rc != 0)
         return rc;
     group->state = TRI_VIEW_MEMBER;
-    tri_view_adopt_locked(group);
+    (void)tri_view_adopt_locked(group); /* or later: see is_begun */
     tri_view_announce_locked(tri_views_of(group));
     tri_view_stand_if_idle_locked(group);
     tri_view_bury_locked(group);
@@ -388,6 +388,37 @@ static bool are_all_here(void *arg)
     return group->outcome != 1;
 }
 
+/* A view is adopted. */
+static bool is_begun(void *arg)
+{
+    struct troupe_group *group = arg;
+
+    if (group->adopted.epoch != 0 || group->excluded)
+        return true;
+    if (!tri_view_adopt_locked(group))
+        return false;
+    tri_view_stand_if_idle_locked(group);
+    return true;
+}
+
+/* The group is made; its members need not all be known here yet. Who runs out
+ * of time now is a member, and says that it is none. */
+static int wait_for_members(struct troupe_group *group, struct tri_seat *seat,
+                            uint64_t deadline_ns)
+{
+    struct tri_views *views = tri_views_of(group);
+    struct tri_agree_event quit = { .kind = TRI_AGREE_QUIT };
+    int rc = tri_view_wait(views, seat, is_begun, group, deadline_ns);
+
+    tri_views_lock(views);
+    if (rc == 0 && group->adopted.epoch == 0)
+        rc = TROUPE_EEXCLUDED;
+    if (rc != 0)
+        tri_view_step_locked(group, &quit);
+    tri_views_unlock(views);
+    return rc;
+}
+
 /* Another one of the same name, later, is another group. */
 static uint64_t make_id(const struct troupe_group *group)
 {
@@ -400,9 +431,8 @@ static uint64_t make_id(const struct troupe_group *group)
 static int gather(struct troupe_group *group, struct tri_seat *seat)
 {
     struct tri_views *views = tri_views_of(group);
-    uint64_t id = make_id(group);
-    int rc = tri_view_wait(views, seat, are_all_here, group,
-                           tri_view_deadline(group));
+    uint64_t id = make_id(group), deadline_ns = tri_view_deadline(group);
+    int rc = tri_view_wait(views, seat, are_all_here, group, deadline_ns);
 
     tri_views_lock(views);
     if (rc == 0)
@@ -412,7 +442,7 @@ static int gather(struct troupe_group *group, struct tri_seat *seat)
         rc = begin_locked(group, id);
     answer_locked(group, id, rc);
     tri_views_unlock(views);
-    return rc;
+    return rc == 0 ? wait_for_members(group, seat, deadline_ns) : rc;
 }
 
 /* --- the others ----------------------------------------------------------- */
@@ -442,11 +472,11 @@ static int come(struct troupe_group *group, struct tri_seat *seat)
 {
     struct tri_views *views = tri_views_of(group);
     struct tri_view_note note = hello_of(group, 0);
+    uint64_t deadline_ns = tri_view_deadline(group);
     int rc = tri_view_say(views, group->creating[0], TRI_VIEW_HELLO, &note);
 
     if (rc == 0)
-        rc = tri_view_wait(views, seat, is_answered, group,
-                           tri_view_deadline(group));
+        rc = tri_view_wait(views, seat, is_answered, group, deadline_ns);
     tri_views_lock(views);
     if (group->outcome != 1) {
         rc = group->outcome;
@@ -455,7 +485,7 @@ static int come(struct troupe_group *group, struct tri_seat *seat)
         tri_view_say(views, group->creating[0], TRI_VIEW_WITHDRAW, &note);
     }
     tri_views_unlock(views);
-    return rc;
+    return rc == 0 ? wait_for_members(group, seat, deadline_ns) : rc;
 }
 
 /* --- the calls ------------------------------------------------------------ */
