@@ -872,6 +872,10 @@ void tri_views_close(struct tri_runtime *runtime)
     if (views == NULL)
         return;
     runtime->view_record = NULL;
+    for (struct troupe_group *group; (group = views->left) != NULL;) {
+        views->left = group->next_left;
+        tri_view_free(group);
+    }
     for (uint32_t i = 0; i < TRI_VIEW_GROUPS_MAX; i++)
         tri_view_free(atomic_load(&views->groups[i]));
     for (uint32_t i = 0; i < TRI_VIEW_ARRIVALS_MAX; i++)

@@ -51,8 +51,9 @@ int tri_views_open(struct tri_runtime *runtime);
  */
 int tri_claims_open(struct tri_runtime *runtime, uint64_t cluster, bool joins);
 
-/* Closes the groups that are left; the threads still run. Context: as
- * troupe_group_close. */
+/* Closes the groups that are left; the threads still run, and actors that know
+ * of one may call: tri_views_close frees them. What was under way has ended,
+ * and nothing comes of what begins. Context: as troupe_group_close. */
 void tri_views_close_groups(struct tri_runtime *runtime);
 
 /* Threads are gone. */

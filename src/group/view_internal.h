@@ -112,6 +112,7 @@ struct tri_view_boundary {
 
 struct troupe_group {
     struct tri_runtime *runtime;
+    struct troupe_group *next_left;
     char name[TROUPE_GROUP_NAME_MAX + 1];
     troupe_group_options_t options;
     struct tri_view_terms terms;
@@ -217,6 +218,8 @@ struct tri_views {
     struct tri_runtime *runtime;
     pthread_mutex_t mutex; /* all that follows, but for what says otherwise */
     struct troupe_group *_Atomic groups[TRI_VIEW_GROUPS_MAX];
+    struct troupe_group *left; /* closed by troupe_stop: actors may still call,
+                                  so they are freed when threads are gone */
     uint64_t closed[TRI_VIEW_CLOSED_MAX];
     uint32_t closed_next;
     uint64_t calls;

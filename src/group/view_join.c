@@ -301,6 +301,13 @@ void tri_views_close_groups(struct tri_runtime *runtime)
     for (uint32_t i = 0; views != NULL && i < TRI_VIEW_GROUPS_MAX; i++) {
         struct troupe_group *group = atomic_load(&views->groups[i]);
 
-        troupe_group_close(&group);
+        if (group == NULL)
+            continue;
+        tri_view_remove(views, group);
+        if (group->tensor.closed != NULL)
+            group->tensor.closed(group->tensor.state);
+        group->tensor = (struct tri_view_tensor){ 0 };
+        group->next_left = views->left;
+        views->left = group;
     }
 }

@@ -117,6 +117,57 @@ static void test_too_few(void **state)
     assert_int_equal(troupe_stop(&troupe), 0);
 }
 
+/* --- actors that end with troupe_stop ------------------------------------- */
+
+#define late_messages(TELL, ASK) TELL(late, poke, (int64_t n;))
+TROUPE_PROTOCOL(late)
+
+struct late {
+    int64_t in, out;
+};
+
+static troupe_group_t *late_group;
+static atomic_int late_calls;
+
+static int on_poke(troupe_self_t *self, struct late *late, const late_poke_t *m)
+{
+    (void)self;
+    (void)late;
+    (void)m;
+    return 0;
+}
+
+/* The group is not freed yet: troupe_stop does that, after this. */
+static void on_late_stop(troupe_self_t *self, struct late *late, int reason)
+{
+    troupe_collective_t *collective = NULL;
+    troupe_view_t view;
+
+    (void)reason;
+    troupe_group_view(late_group, &view);
+    if (view.len == 1)
+        atomic_fetch_add(&late_calls, 1);
+    if (troupe_allreduce_start(self, late_group, &late->in, &late->out, 1,
+                               TROUPE_INT64, TROUPE_SUM, &collective) == 0)
+        (void)troupe_collective_send_when_done(
+            &collective, troupe_self_ref(self), late_poke_new(self, 0), NULL);
+}
+
+TROUPE_ACTOR(late, struct late, .poke = on_poke, .on_stop = on_late_stop)
+
+static void test_calls_while_stopping(void **state)
+{
+    troupe_t *troupe = start();
+    late_ref_t late;
+
+    (void)state;
+    assert_int_equal(troupe_group_create(troupe, "late", NULL, &late_group),
+                     0);
+    assert_int_equal(late_spawn(troupe, "late", NULL, &late), 0);
+    assert_int_equal(troupe_stop(&troupe), 0);
+    assert_int_equal(atomic_load(&late_calls), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_table_is_bounded),
         cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_too_few),
+        cmocka_unit_test(test_calls_while_stopping),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);
