@@ -58,7 +58,8 @@ void troupe_group_options_init(troupe_group_options_t *options);
  * Context: the thread that started the node. Blocking: until all have called
  * it, up to timeout_ms.
  * Errors: EINVAL, EEXIST, ETIMEDOUT, ENODE (a rank has died), EMISMATCH
- * (options differ), ENOMEM, ECONTEXT.
+ * (options differ), EEXCLUDED (the others went on without this node before it
+ * knew them all), ENOMEM, ECONTEXT.
  */
 int troupe_group_create(troupe_t *troupe, const char *name,
                         const troupe_group_options_t *options,
