@@ -15,10 +15,12 @@ struct tri_job {
     int size;
     MPI_Request barrier;
     int barrier_own, barrier_all; /* whether MPI is not to be finalized */
+    struct tri_job *next;         /* left behind */
 };
 
 /* A process has one node at a time, and so one job. */
 static struct tri_job *_Atomic job_of_process;
+static struct tri_job *left_behind; /* never freed; the starting thread's */
 
 /* How many ranks the launcher says there are; 0: no launcher. */
 static int launched_size(void)
@@ -237,7 +239,10 @@ void tri_job_close(struct tri_job *job, bool whole)
         if (job->owns_mpi)
             tri_info("MPI is not finalized, because not all ranks were there "
                      "to the end, and MPI_Finalize could hang");
-        return; /* an abandoned barrier may still write into *job */
+        /* An abandoned barrier may still write into it. */
+        job->next = left_behind;
+        left_behind = job;
+        return;
     }
     if (!finalized && job->comm != MPI_COMM_NULL)
         MPI_Comm_free(&job->comm);

@@ -21,7 +21,7 @@ struct kept {
     struct tri_coll_head head;
     uint32_t member;
     size_t bytes;
-    char data[];
+    _Alignas(16) char data[]; /* a signature, then what is to be reduced */
 };
 
 struct tri_backend {
