@@ -363,6 +363,7 @@ static void test_paused(troupe_t *troupe)
     options.pause_timeout_ms = 100;
     MUST(troupe_training_open(troupe, "paused", &options, &training));
     MUST(troupe_step_begin(training, &step));
+    MPI_Barrier(MPI_COMM_WORLD); /* nobody leaves while another begins */
     MUST(troupe_step_allreduce(&step, &one, 1, TROUPE_INT64, TROUPE_SUM));
     if (size > 1 && test_rank < size - 1) {
         rc = troupe_step_commit(&step);
