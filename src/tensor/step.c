@@ -49,7 +49,7 @@ enum {
  * over, as a rule, and they end at once. One that does not, after an error of
  * this member alone, keeps its result's memory, and its bucket, for good.
  */
-static void drop_reductions(struct troupe_training *training)
+void tri_step_drop(struct troupe_training *training)
 {
     for (uint32_t i = 0; i < training->reductions_len; i++) {
         struct tri_reduction *reduction = &training->reductions[i];
@@ -285,7 +285,7 @@ static int run_vote(struct troupe_training *training)
 
 static void close_step(struct troupe_training *training)
 {
-    drop_reductions(training);
+    tri_step_drop(training);
     tri_state_close_window(training);
     training->is_open = false;
 }

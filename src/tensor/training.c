@@ -196,6 +196,7 @@ int troupe_training_close(troupe_training_t **training_p, int timeout_ms)
         troupe_group_close(&training->group);
     else if (training->group != NULL)
         rc = troupe_group_leave(&training->group, timeout_ms);
+    tri_step_drop(training); /* of a step that was not ended */
     tri_state_remove(training);
     free_training(training);
     return rc;

@@ -162,6 +162,10 @@ int tri_step_reduce(struct troupe_training *training, const void *in,
                     void *data, const struct tri_bucket *bucket, size_t count,
                     enum troupe_datatype type, enum troupe_op op);
 
+/* Ends the reductions of a step whose view is over or whose group is closed;
+ * nothing is written to the program's memory. */
+void tri_step_drop(struct troupe_training *training);
+
 /* --- bucket.c ---------------------------------------------------------------- */
 
 /* A reduction has it from when it has started; its step frees what is destroyed
