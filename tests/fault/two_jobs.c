@@ -34,6 +34,31 @@ static int all_left(void *arg)
     return left == RANKS;
 }
 
+static int all_asked(void *arg)
+{
+    troupe_member_t list[ALL];
+    troupe_t *troupe = arg;
+
+    if (troupe_members(troupe, list, ALL) != ALL)
+        return 0;
+    for (int i = 0; i < ALL; i++)
+        if (strcmp(list[i].tags, "asked") != 0)
+            return 0;
+    return 1;
+}
+
+/* The other job's actors may not be there yet, nor be reached. */
+static int ask_soon(troupe_t *troupe, const char *ref)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+    int rc;
+
+    while ((rc = puppet_ask(troupe, ref, TEST_SOON_MS)) != 0 &&
+           test_now_ms() < end)
+        troupe_serve(troupe, 20);
+    return rc;
+}
+
 /* Every first actor of a process has the same place. */
 static void ask_all(troupe_t *troupe, const char *own)
 {
@@ -49,7 +74,7 @@ static void ask_all(troupe_t *troupe, const char *own)
         CHECK((list[i].job == list[0].job) == (i < RANKS));
         snprintf(ref, sizeof(ref), "%016" PRIx64 "%s", list[i].node,
                  strchr(own, ' '));
-        CHECK_EQ(puppet_ask(troupe, ref, TEST_SOON_MS), 0);
+        CHECK_EQ(ask_soon(troupe, ref), 0);
     }
 }
 
@@ -84,10 +109,11 @@ static int rank_main(int joins, const char *port, const char *key_file)
     CHECK_EQ(size, RANKS);
     MUST(puppet_actor(troupe, own));
     MUST(troupe_members_wait(troupe, NULL, NULL, ALL, TEST_SOON_MS));
-    /* The other job's actors may not be there yet, nor ours. */
-    MPI_Barrier(MPI_COMM_WORLD);
-    troupe_serve(troupe, 300);
     ask_all(troupe, own);
+    /* Nobody leaves while another has still to ask it. */
+    MUST(troupe_member_tag(troupe, "asked"));
+    if (joins)
+        MUST(troupe_members_wait(troupe, all_asked, troupe, 0, TEST_SOON_MS));
     MPI_Barrier(MPI_COMM_WORLD);
     if (!joins) {
         MUST(troupe_members_wait(troupe, all_left, troupe, 0, TEST_SOON_MS));
