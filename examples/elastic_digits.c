@@ -16,11 +16,13 @@
  * What all must agree on is in one struct, the replica: who joins gets it from
  * the others. So any of them can draw the curve at the end.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <troupe.h>
 #include <troupe/training.h>
@@ -41,6 +43,9 @@ enum {
     CLOSE_MS = 10000,
     EVENTS_MAX = 16,
 };
+
+/* The index of who came too late for a step: others speak for it. */
+#define NO_INDEX UINT32_MAX
 
 static const double goal = 0.95; /* held-out accuracy, below it we fail */
 static const float rate_first = 0.1f;
@@ -310,6 +315,7 @@ static void open_training(struct job *job)
                                sizeof(job->replica), TROUPE_REPLICATED),
          "register the state");
     job->ms_first = clock_ms();
+    job->index = NO_INDEX;
 }
 
 static void write_files(const struct job *job)
@@ -417,6 +423,10 @@ static struct options parse(int argc, char **argv)
         case 'h': usage(stdout); exit(EXIT_SUCCESS);
         default: usage(stderr); exit(EXIT_FAILURE);
         }
+    }
+    if (access(o.folder, W_OK) != 0) { /* said now, not after the training */
+        fprintf(stderr, "elastic_digits: --out %s: %s\n", o.folder, strerror(errno));
+        exit(EXIT_FAILURE);
     }
     return o;
 }

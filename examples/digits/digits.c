@@ -14,6 +14,7 @@
  * troupe_start initializes MPI and troupe_stop finalizes it, since the program
  * does not; between the two MPI is used as ever.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <limits.h>
 #include <mpi.h>
@@ -319,6 +320,10 @@ static struct options parse(int argc, char **argv)
         case 'h': usage(stdout); exit(EXIT_SUCCESS);
         default: usage(stderr); exit(EXIT_FAILURE);
         }
+    }
+    if (access(o.folder, W_OK) != 0) { /* said now, not after the training */
+        fprintf(stderr, "digits: --out %s: %s\n", o.folder, strerror(errno));
+        exit(EXIT_FAILURE);
     }
     return o;
 }

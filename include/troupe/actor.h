@@ -158,7 +158,8 @@ int troupe_spawn_on(troupe_t *troupe, uint64_t node,
 
 /*
  * The same from an actor; `then` runs in it as in troupe_ask_then, its result
- * the troupe_ref_t. Should this actor end before, the new one lives.
+ * the troupe_ref_t. Should this actor end before, the new one lives. What to do
+ * about ECLASS and ETYPE is logged on that node, not on this one.
  * Context: actor only. Blocking: never. Errors: as troupe_ask_then, ETOOBIG,
  * EINVAL; all others go to `then`.
  */

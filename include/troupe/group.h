@@ -59,7 +59,7 @@ void troupe_group_options_init(troupe_group_options_t *options);
  * it, up to timeout_ms.
  * Errors: EINVAL, EEXIST, ETIMEDOUT, ENODE (a rank has died), EMISMATCH
  * (options differ), EEXCLUDED (the others went on without this node before it
- * knew them all), ENOMEM, ECONTEXT.
+ * knew them all), ELIMIT (64 groups of a node; 2048 members), ENOMEM, ECONTEXT.
  */
 int troupe_group_create(troupe_t *troupe, const char *name,
                         const troupe_group_options_t *options,

@@ -70,9 +70,9 @@ typedef struct troupe_member_event {
 
 /*
  * Lists the members as this node sees them, itself included; the dead and
- * those that left are listed for as long as they are remembered (some minutes
- * at least). Job ranks first, in their order, then the others: each keeps its
- * place for as long as it is listed.
+ * those that left are listed for as long as they are remembered: the last
+ * nodes_max of them at least. Job ranks first, in their order, then the
+ * others: each keeps its place for as long as it is listed.
  * Fills in at most list_len_max; returns how many there are.
  * Context: any thread or actor. Blocking: never.
  */

@@ -50,6 +50,8 @@ static inline int troupe_group_create_comm(
  * troupe_message_new) to an actor when the MPI request is complete.
  * The request is tested, and the message sent, only while the starting thread
  * waits in a troupe call: the runtime makes MPI calls from no other thread.
+ * When the request fails, and MPI returns errors (MPI_ERRORS_RETURN), the
+ * message becomes a dead letter with EMPI, and the log has what MPI said.
  * Context: the thread that started the node. Blocking: never.
  * Ownership: request becomes the library's (set to MPI_REQUEST_NULL here); so
  * does the message. Buffers of the request stay the program's and must live

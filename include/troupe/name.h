@@ -134,7 +134,9 @@ struct troupe_name_event {
 /*
  * Has the running actor's on_name told of all names that begin with prefix
  * (NULL: all names): first those that are there, then each change, in order,
- * until it ends or calls unwatch. LOST is told without a watch.
+ * until it ends or calls unwatch. LOST is told without a watch. Of a unique
+ * name that two took at the same moment watchers may hear ADDED for both, and
+ * REMOVED for the one that lost it.
  * Context: actor only. Blocking: never. Errors: ELIMIT, ENOMEM, EINVAL.
  */
 int troupe_names_watch(troupe_self_t *self, const char *prefix,

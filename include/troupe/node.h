@@ -143,7 +143,8 @@ void troupe_options_help(FILE *stream);
  * one node a process. Blocking: until all ranks have called it.
  * With option seeds it also waits until this node is a member of the cluster
  * that the seeds belong to, and knows the others, up to join_timeout_ms.
- * Errors: EOPTION, ETRANSPORT, EMPI, ENOMEM, ESYSTEM, EINVAL (already
+ * Errors: EOPTION (also: another value on another rank), EPROTO (another rank
+ * runs another version), ETRANSPORT, EMPI, ENOMEM, ESYSTEM, EINVAL (already
  * started); of a join: ENOSEED (nobody answered), EKEY (the seed has another
  * key), EVERSION, ECLUSTER, ELIMIT (its cluster is full). Each is logged with
  * what to do. Nothing is left behind on error.
@@ -158,7 +159,8 @@ int troupe_start(troupe_t **troupe_p, const troupe_options_t *options);
  * stop_timeout_ms; then it says what was left.
  * Context: the thread that started it, not in a handler. Ownership: frees
  * *troupe_p and sets it to NULL, also on error.
- * Errors: ETIMEDOUT (something was left), EINVAL, ECONTEXT.
+ * Errors: ETIMEDOUT (something was left: a rank that did not come, messages that
+ * were not handled, actors that did not stop), EINVAL, ECONTEXT.
  */
 int troupe_stop(troupe_t **troupe_p);
 

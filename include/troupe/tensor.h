@@ -13,7 +13,9 @@
  * collectives, or native ones, over shared memory and links, that can be ended
  * at any point. Failure: when a member dies, all others get EVIEW in bounded
  * time; inputs are untouched (but see in place), outputs undefined, and nothing
- * is written late. In a fixed group it is ENODE, for ever.
+ * is written late. In a fixed group it is ENODE, for ever. What one member
+ * cannot go on with (ENOMEM, EMPI, EPROTO, …) ends the calls of all, but for one
+ * that sits in MPI, and the group cannot be used before its next view.
  *
  * Integers wrap with native back ends; MPI says nothing of sums beyond a type.
  * NaN: the result of an operation with one is one, but its bits are not MPI's.
@@ -113,6 +115,8 @@ typedef struct troupe_collective troupe_collective_t;
  * one gets EBUSY while calls of the first are under way. Blocking: never.
  * Ownership: *collective_p is the caller's until a test or wait ends it, or
  * send_when_done takes it.
+ * Errors: of the call of the same name, here or as its outcome; ELIMIT (as many
+ * are under way as there may be).
  */
 #define TROUPE_COLLECTIVES_MAX 256
 int troupe_barrier_start(troupe_from_t from, troupe_group_t *group,

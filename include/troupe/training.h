@@ -52,8 +52,12 @@ typedef struct troupe_training_options {
     int pause_timeout_ms;  /* below size_min for so long: EPAUSED. 600000 */
     int step_timeout_ms;   /* without a death known, a step that takes longer
                               than this in a reduction or vote is retried in a
-                              new view; 0: 10 times the median, 5 s at least */
-    int retries_max;       /* of one step in a row, then EVIEW; 16 */
+                              new view; 0: 10 times the median, 5 s at least.
+                              While a member fetches the state, 1 s more for
+                              each 10 MB of that, in either case. At most
+                              pause_timeout_ms */
+    int retries_max;       /* of one step in a row, by whichever members, then
+                              all get EVIEW; 16 */
     int drain_signals;     /* SIGTERM and SIGUSR1 drain this member; 1 */
 } troupe_training_options_t;
 
@@ -71,11 +75,12 @@ int troupe_training_open(troupe_t *troupe, const char *name,
                          troupe_training_t **training_p);
 
 /*
- * Ends this member's part, and frees *training_p, also on error. After FINISHED
- * all are done; after ECANCELED it has left. Before, it leaves at the others'
- * next boundary, up to timeout_ms; as they then wait for it in the step that
- * they are in, it is to be drained rather than closed. With timeout_ms 0, or
- * when that has passed, the others go on as after a death.
+ * Ends this member's part, and frees *training_p, also on error, but for
+ * ECONTEXT: then it is another thread's, and as before. After FINISHED all are
+ * done; after ECANCELED it has left. Before, it leaves at the others' next
+ * boundary, up to timeout_ms; as they then wait for it in the step that they are
+ * in, it is to be drained rather than closed. With timeout_ms 0, or when that
+ * has passed, the others go on as after a death.
  */
 int troupe_training_close(troupe_training_t **training_p, int timeout_ms);
 
@@ -106,8 +111,8 @@ int troupe_state_register(troupe_training_t *training, const char *name,
  * The private state of a member that died, as its buddy, this member, has it:
  * copied to data. Returns 0, or ENONAME: there is none (left) for this member.
  * *node_p: whose; *step_p: as of before that step. Once for each: one member
- * has it, but where the dead one's buddy was just changing, two may, of
- * different steps. There is room for the last 32 at most.
+ * has it, from when a begin, or a commit, has ended well in the view without
+ * the dead one. There is room for the last 32 at most.
  * Errors: EINVAL, ENONAME.
  */
 int troupe_state_orphan(troupe_training_t *training, const char *name,
@@ -131,19 +136,23 @@ typedef struct troupe_step {
     uint32_t index;     /* of this member in the view, */
     uint32_t members;   /* of so many that take part */
     uint64_t view;      /* epoch of the view */
-    uint32_t retry;     /* how often this step was begun before */
+    uint32_t retry;     /* how often this member has begun it before */
     uint32_t is_synced; /* 1: state was fetched from peers in this begin */
     troupe_training_t *training;
 } troupe_step_t;
 
 /*
  * Begins a step: 0, with *step_p; or FINISHED, after the last epoch, on all
- * members alike. A spare, and who joins, waits here until it is needed, serving
- * actors. Below size_min all wait here.
- * Blocking: see pause_timeout_ms. Errors: EPAUSED, EEXCLUDED, EVIEW (retries),
- * EMISMATCH (state differs), ECANCELED (this member was drained: close it),
- * ENODE (all that had the state are gone), ELIMIT (this host is kept out),
- * ENOMEM, ETIMEDOUT, EINVAL (a step is open).
+ * members alike: also who came too late for a step has the state then. A spare,
+ * and who joins, waits here until it is needed, serving actors; a spare that
+ * was not hears FINISHED, too, and its memory is not that of the end. Below
+ * size_min all wait here.
+ * Blocking: see pause_timeout_ms.
+ * Errors: EPAUSED, EEXCLUDED, EVIEW (retries_max), EMISMATCH (state differs:
+ * before the first step all of it is compared, then 16 KiB in each step, others
+ * each time, so a difference in 1 GiB may be found as late as 65,536 steps on),
+ * ECANCELED (this member was drained: close it), ENODE (all that had the state
+ * are gone), ELIMIT (this host is kept out), ENOMEM, EINVAL (a step is open).
  */
 int troupe_step_begin(troupe_training_t *training, troupe_step_t *step_p);
 
@@ -155,8 +164,11 @@ uint64_t troupe_step_sample(const troupe_step_t *step, uint64_t i);
  * Reduces `data` over the members; the result is written there by the commit,
  * until then the caller must leave it alone. Returns at once or when it is
  * done; any number in a step, the same on all members in the same order.
- * Errors: EINVAL, EMISMATCH, ELIMIT (65536 in a step), ENOMEM. A death is no
- * error here, but of commit.
+ * TROUPE_AVG is per member, whose shares differ: for the batch's mean use SUM
+ * and step->weight.
+ * Errors: EINVAL, EMISMATCH, ELIMIT (65536 in a step), ENOMEM; commit says the
+ * same then, but the step may be cancelled. A death is no error here, but of
+ * commit.
  */
 int troupe_step_allreduce(const troupe_step_t *step, void *data, size_t count,
                           enum troupe_datatype type, enum troupe_op op);
@@ -165,8 +177,9 @@ int troupe_step_allreduce(const troupe_step_t *step, void *data, size_t count,
  * Ends the step. COMMITTED: all reductions are in their buffers, on all
  * members. RETRY: nothing was written. FINISHED: as of begin, for a spare.
  * Errors: EINVAL (no step is open), EPAUSED (as of begin; it may be called
- * again), EMISMATCH, EEXCLUDED, ECANCELED, ENODE, ELIMIT, ENOMEM, ETIMEDOUT: as
- * of begin, which says the same from then on.
+ * again), EMISMATCH, EEXCLUDED, ECANCELED, ENODE, ELIMIT, ENOMEM: as of begin,
+ * or what a reduction of the step has failed with; begin says the same from
+ * then on.
  */
 int troupe_step_commit(const troupe_step_t *step);
 
@@ -209,14 +222,18 @@ void troupe_buckets_destroy(troupe_buckets_t **buckets_p);
 /* --- people and schedulers ---------------------------------------------------- */
 
 /* This member leaves after the step it is in, without disturbing the others:
- * its next begin says ECANCELED. Also on SIGTERM and SIGUSR1. Any thread or
- * actor; `node` may be another member, or 0: this one. Errors: EINVAL, ENODE,
+ * its next begin says ECANCELED. Also on SIGTERM and SIGUSR1; the latter ends
+ * the process before the first training is opened, and, if the program has no
+ * handler for it, is kept for the next training when all are closed. Any thread
+ * or actor; `node` may be another member, or 0: this one. Errors: EINVAL, ENODE,
  * ENOMEM. */
 int troupe_training_drain(troupe_training_t *training, uint64_t node);
 
 /* Keeps a host (troupe_member_t.host) out for so long: who comes from there
  * hears ELIMIT; members stay. Also what happens by itself to a host whose last
- * members died twice within five minutes: 10 s, doubling up to an hour. ms 0:
+ * members died twice within five minutes: 10 s, doubling up to an hour, from
+ * 10 s again after an hour without that. A host of which a member is left is
+ * never kept out by itself. ms 0:
  * lets them in again, as far as it was this member that blocked it. Errors:
  * EINVAL. */
 int troupe_training_block(troupe_training_t *training, uint64_t host,

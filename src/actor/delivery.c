@@ -565,6 +565,17 @@ static bool on_unpark(void *context, struct tri_peer *peer,
     return true;
 }
 
+/* What the peer said goes with it. That an actor of it has ended is our own
+ * word, and is said once: it is not lost for a mailbox that is full. */
+static void on_orphaned(void *context, struct tri_message *message)
+{
+    struct tri_runtime *runtime = context;
+    bool is_ours = message->kind == TRI_EVENT || message->kind == TRI_LINKED;
+
+    if (!is_ours || tri_deliver(runtime, message, false) != 0)
+        tri_message_free(message);
+}
+
 static void on_room(void *context)
 {
     tri_room(context);
@@ -598,10 +609,12 @@ static void on_died(void *context, struct tri_peer *peer)
     char label[TRI_PEER_LABEL_BYTES];
 
     /* Who stops does not listen any more, and cannot tell whether a member of
-     * another job, which may stop at the same moment, has left or died. */
+     * another job, which may stop at the same moment, has left or died. Who
+     * leaves alone is that to the other ranks: they may leave, too. */
     if (tri_peer_has_left(peer))
         tri_info("%s has left", tri_peer_label(peer, label));
-    else if (peer->rank < 0 && atomic_load(&runtime->stopping))
+    else if (atomic_load(&runtime->stopping) &&
+             (peer->rank < 0 || runtime->leaves_alone))
         tri_info("%s is gone", tri_peer_label(peer, label));
     else
         tri_warn("%s has died: %s", tri_peer_label(peer, label), peer->why);
@@ -617,6 +630,7 @@ struct tri_link_events tri_delivery_link_events(struct tri_runtime *runtime)
         .record = on_record,
         .message = on_message,
         .unpark = on_unpark,
+        .orphaned = on_orphaned,
         .room = on_room,
         .refused = on_refused,
         .undelivered = on_undelivered,

@@ -105,10 +105,13 @@ int troupe_spawn_on(troupe_t *troupe, uint64_t node,
         return rc;
     rc = tri_request_wait(runtime, &request, timeout_ms, &ref, &ask);
     free((void *)(uintptr_t)request.payload);
-    if (rc == TROUPE_ECLASS)
-        tri_warn("node %016llx does not know the class '%s': does it run the "
-                 "same program?",
-                 (unsigned long long)node, actor_class->name);
+    if (rc == TROUPE_ECLASS || rc == TROUPE_ETYPE)
+        tri_warn("node %016llx %s the class '%s': does it run the same "
+                 "program?",
+                 (unsigned long long)node,
+                 rc == TROUPE_ECLASS ? "does not know"
+                                     : "has another layout of",
+                 actor_class->name);
     if (rc == 0 && ref_p != NULL)
         *ref_p = ref;
     return rc;

@@ -82,6 +82,8 @@ struct tri_runtime {
                          const struct tri_record *record, const void *payload);
     void (*state_message)(struct tri_runtime *runtime, struct tri_peer *peer,
                           struct tri_message *message);
+    /* To src/tensor, of the thread that closes a group; it is not freed yet. */
+    void (*tensor_closed)(struct tri_runtime *runtime, uint64_t group);
     /* Strictly unique names, of src/group. Claims one for this node, waiting
      * until all nodes have agreed; when it is in the node's table, or will not
      * be, the claim is over. Errors: see TROUPE_UNIQUE_STRICT. NULL: EOPTION. */
@@ -91,6 +93,7 @@ struct tri_runtime {
     struct tri_views *views;
     struct tri_tensor *tensor;
     _Atomic uint32_t stopping; /* no new actors */
+    bool leaves_alone; /* set before: the other ranks may go on, or leave, too */
     _Atomic uint32_t waiting;  /* threads that wait for room */
     _Atomic uint32_t rooms;    /* grows when there may be some */
     _Atomic uint64_t dropped;  /* by overflow policies */
@@ -247,6 +250,8 @@ bool tri_actor_run(struct troupe_self *self, struct tri_actor *actor);
 struct tri_seat {
     struct tri_runtime *runtime;
     struct tri_worker *guest; /* NULL: aside */
+    bool is_late; /* taken in a wait: who ends one may not know who waits, and
+                     wakes nobody; so it looks now and then */
 };
 
 /* Takes the guest's seat if it is free. True when it was. */

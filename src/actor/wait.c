@@ -19,6 +19,7 @@ bool tri_seat_take(struct tri_runtime *runtime, struct tri_seat *seat)
 
     seat->runtime = runtime;
     seat->guest = NULL;
+    seat->is_late = false;
     if (tri_worker_current() == NULL &&
         tri_lock_try(&scheduler->guest_lock)) {
         seat->guest = &scheduler->workers[scheduler->workers_len];
@@ -62,10 +63,8 @@ static uint64_t limit_for_hook(struct tri_runtime *runtime,
     return again ? 0 : deadline_ns;
 }
 
-/* from_aside: who ends the wait may not know that this is the guest, and wakes
- * nobody. */
 static int wait_as_guest(struct tri_seat *seat, bool (*done)(void *arg),
-                         void *arg, uint64_t deadline_ns, bool from_aside)
+                         void *arg, uint64_t deadline_ns)
 {
     struct tri_worker *guest = seat->guest;
     unsigned rounds = 0;
@@ -76,7 +75,7 @@ static int wait_as_guest(struct tri_seat *seat, bool (*done)(void *arg),
         if (!busy) {
             uint64_t until_ns = limit_for_hook(seat->runtime, deadline_ns);
 
-            if (from_aside)
+            if (seat->is_late)
                 until_ns = tri_min(until_ns, tri_deadline_ns(LOOK_MS));
             busy = tri_worker_idle(guest, done, arg, until_ns);
         }
@@ -97,8 +96,10 @@ static int wait_aside(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
     while (!done(arg)) {
         if (tri_now_ns() >= deadline_ns)
             return TROUPE_ETIMEDOUT;
-        if (tri_seat_take(seat->runtime, seat))
-            return wait_as_guest(seat, done, arg, deadline_ns, true);
+        if (tri_seat_take(seat->runtime, seat)) {
+            seat->is_late = true;
+            return wait_as_guest(seat, done, arg, deadline_ns);
+        }
         tri_park(&parker, tri_min(tri_deadline_ns(LOOK_MS), deadline_ns));
     }
     return 0;
@@ -108,7 +109,7 @@ int tri_wait(struct tri_seat *seat, bool (*done)(void *arg), void *arg,
              uint64_t deadline_ns)
 {
     return seat->guest != NULL
-               ? wait_as_guest(seat, done, arg, deadline_ns, false)
+               ? wait_as_guest(seat, done, arg, deadline_ns)
                : wait_aside(seat, done, arg, deadline_ns);
 }
 

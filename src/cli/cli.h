@@ -19,6 +19,8 @@ enum {
     CLI_USAGE = 2,
     CLI_NOT_STARTED = 3, /* mpirun could not be started, or no node was */
     CLI_ENDED = 4,      /* the launcher had to end it */
+    CLI_NOT_EXECUTABLE = 126, /* the program, as shells have it */
+    CLI_NOT_FOUND = 127,
 };
 
 /* Prints "troupe: ...", a newline behind it. Returns CLI_USAGE. */

@@ -70,10 +70,10 @@ static void take_node(struct facts *facts, const char *line)
     struct fact_node seen = { 0 }, *node;
 
     if (sscanf(line,
-               "node %" SCNx64 " rank %d size %d pid %d started %" SCNu64
+               "node %" SCNx64 " rank %d size %d here %d pid %d started %" SCNu64
                " endpoint %63s",
-               &seen.id, &seen.rank, &seen.size, &seen.pid, &seen.started,
-               seen.endpoint) != 6)
+               &seen.id, &seen.rank, &seen.size, &seen.here, &seen.pid,
+               &seen.started, seen.endpoint) != 7)
         return;
     if (strcmp(seen.endpoint, "-") == 0)
         seen.endpoint[0] = '\0';
@@ -141,5 +141,5 @@ void facts_read(struct facts *facts)
 
 bool facts_is_running(const struct fact_node *node)
 {
-    return node->pid > 0 && tri_process_started(node->pid) == node->started;
+    return node->pid > 0 && tri_process_runs(node->pid, node->started);
 }

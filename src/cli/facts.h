@@ -14,6 +14,7 @@
 struct fact_node {
     uint64_t id;
     int rank, size;   /* rank -1: it joined by itself, without mpirun */
+    int here;         /* ranks on this machine, of `size` */
     pid_t pid;        /* 0: of another machine, or it never came to run */
     uint64_t started; /* of the process, as /proc tells it */
     char endpoint[FACTS_ENDPOINT_BYTES]; /* "": none */

@@ -4,13 +4,15 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "os/process.h"
 
 #define KEY_BYTES 32
 
@@ -102,31 +104,27 @@ static const char *write_key(const struct job *job)
     return write_file(job, "key", text, 2 * KEY_BYTES);
 }
 
-static pid_t launcher_of(const struct job *job)
+/* A number alone may have a new owner: in a container that is started again,
+ * the launcher is process 1 each time. */
+static bool is_running(const struct job *job)
 {
-    char path[PATH_MAX], text[32] = "";
+    char path[PATH_MAX];
+    uint64_t started;
+    int pid, fields;
     FILE *file;
 
     job_path(job, "pid", path);
-    file = fopen(path, "r");
+    file = fopen(path, "re");
     if (file == NULL)
-        return 0;
-    if (fgets(text, sizeof(text), file) == NULL)
-        text[0] = '\0';
+        return false;
+    fields = fscanf(file, "%d %" SCNu64, &pid, &started);
     fclose(file);
-    return (pid_t)strtol(text, NULL, 10);
-}
-
-static bool is_running(const struct job *job)
-{
-    pid_t pid = launcher_of(job);
-
-    return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+    return fields == 2 && pid > 0 && tri_process_runs(pid, started);
 }
 
 const char *job_create(struct job *job, const char *name)
 {
-    char made[32], text[32];
+    char made[32], text[64];
     const char *wrong;
 
     snprintf(made, sizeof(made), "%d", (int)getpid());
@@ -139,7 +137,8 @@ const char *job_create(struct job *job, const char *name)
     wrong = private_dir(job->dir);
     if (wrong == NULL)
         wrong = write_key(job);
-    snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    snprintf(text, sizeof(text), "%d %" PRIu64 "\n", (int)getpid(),
+             tri_process_started(getpid()));
     return wrong != NULL ? wrong
                          : write_file(job, "pid", text, strlen(text));
 }

@@ -8,7 +8,7 @@
  * /tmp/troupe-UID. In it:
  *     key      the job's, 64 hexadecimal digits
  *     report   see node/report.h
- *     pid      of the launcher
+ *     pid      of the launcher, and when it began (os/process.h)
  */
 
 #include <limits.h>

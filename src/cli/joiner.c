@@ -17,8 +17,8 @@ static const char *const dropped[] = { "OMPI_",          "PMIX_",
                                        "PMI_",           "ORTE_",
                                        "PRTE_",          "HYDRA_",
                                        "MPIR_",          "TROUPE_LISTEN=",
-                                       "TROUPE_SEEDS=",  "TROUPE_KEY_FILE=",
-                                       "TROUPE_REPORT=", "TROUPE_MPI=" };
+                                       "TROUPE_SEEDS=",  "TROUPE_REPORT=",
+                                       "TROUPE_MPI=" };
 
 /* Texts with a 0 behind each, of a file of /proc, as a vector. */
 struct texts {
@@ -111,24 +111,34 @@ static void name_seeds(const struct facts *facts, struct recipe *recipe)
     }
 }
 
+/* The user's own key, where the ranks were started with one. */
+static bool names_key(const char *text)
+{
+    return strncmp(text, "TROUPE_KEY_FILE=", strlen("TROUPE_KEY_FILE=")) == 0;
+}
+
 static void own_environment(const struct job *job, const struct facts *facts,
                             struct recipe *recipe)
 {
     static char no_mpi[] = "TROUPE_MPI=off";
     struct texts *texts = &recipe->environment;
     char path[PATH_MAX];
+    bool has_key = false;
     size_t kept = 0;
 
     for (size_t i = 0; i < texts->len; i++)
-        if (!is_dropped(texts->list[i]))
+        if (!is_dropped(texts->list[i])) {
+            has_key |= names_key(texts->list[i]);
             texts->list[kept++] = texts->list[i];
+        }
     job_path(job, "key", path);
     snprintf(recipe->key, sizeof(recipe->key), "TROUPE_KEY_FILE=%s", path);
     job_path(job, "report", path);
     snprintf(recipe->report, sizeof(recipe->report), "TROUPE_REPORT=%s", path);
     name_seeds(facts, recipe);
     texts->list[kept++] = no_mpi;
-    texts->list[kept++] = recipe->key;
+    if (!has_key)
+        texts->list[kept++] = recipe->key;
     texts->list[kept++] = recipe->report;
     texts->list[kept++] = recipe->seeds;
     texts->list[kept] = NULL;

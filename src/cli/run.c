@@ -36,6 +36,7 @@
 #include "cli/facts.h"
 #include "cli/job.h"
 #include "cli/joiner.h"
+#include "cli/program.h"
 
 #define LOOK_MS 100
 #define DRAIN_S 30
@@ -57,6 +58,7 @@ struct run {
     uint64_t drain_ns;  /* how long a drain may take */
     uint64_t grace_ns, linger_ns; /* see usage */
     pid_t pid;          /* mpirun's; 0: it has ended */
+    bool mpirun_failed; /* by its own word */
     pid_t joiners[JOINERS_MAX];
     uint32_t joiners_len;
     uint32_t joiners_left;
@@ -242,11 +244,14 @@ static void end(struct run *run)
 
 static void reap(struct run *run)
 {
+    int status;
     pid_t pid;
 
-    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
-        if (pid == run->pid)
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == run->pid) {
             run->pid = 0;
+            run->mpirun_failed = status != 0;
+        }
         for (uint32_t i = 0; i < run->joiners_len; i++)
             if (run->joiners[i] == pid) {
                 run->joiners[i] = 0;
@@ -306,10 +311,24 @@ static void replace_lost(struct run *run)
     }
 }
 
+/* Ranks of the job on other machines: the report does not say how they end. */
+static uint32_t ranks_elsewhere(const struct run *run)
+{
+    for (uint32_t i = 0; i < run->facts.len; i++) {
+        const struct fact_node *node = &run->facts.nodes[i];
+
+        if (node->rank >= 0 && node->size > node->here)
+            return (uint32_t)(node->size - node->here);
+    }
+    return 0;
+}
+
 /* All that started have said how they ended, or died; or, with `or_stopped`,
  * are no nodes any more. */
 static bool all_ended(const struct run *run, bool or_stopped)
 {
+    if (run->pid != 0 && ranks_elsewhere(run) > 0)
+        return false; /* only mpirun knows */
     for (uint32_t i = 0; i < run->facts.len; i++) {
         const struct fact_node *node = &run->facts.nodes[i];
 
@@ -321,7 +340,8 @@ static bool all_ended(const struct run *run, bool or_stopped)
 }
 
 /* Open MPI's mpirun waits forever, and says nothing, under --enable-recovery
- * when there is no such program. These managers start remote ranks for it
+ * when there is no such program (on another machine: see cli/program.h for
+ * this one). These managers start remote ranks for it
  * without a process of ours. */
 static bool has_started_nothing(const struct run *run)
 {
@@ -372,7 +392,7 @@ static void on_signal(struct run *run, int fd)
         if (info.ssi_signo == SIGUSR1 || info.ssi_signo == SIGUSR2) {
             if (run->pid != 0)
                 kill(run->pid, (int)info.ssi_signo);
-        } else if (run->is_draining) {
+        } else if (run->is_draining || run->was_ended) {
             end(run);
         } else {
             drain(run);
@@ -464,6 +484,7 @@ static enum outcome outcome_of(const struct fact_node *node)
 static int summary(struct run *run)
 {
     uint32_t counts[OUTCOMES] = { 0 }, good, bad, lost;
+    uint32_t elsewhere = ranks_elsewhere(run);
     bool any_started = false;
 
     for (uint32_t i = 0; i < run->facts.len; i++) {
@@ -487,6 +508,12 @@ static int summary(struct run *run)
     if (run->facts.is_full)
         fprintf(stderr, "troupe: the job had more than %u nodes: what became "
                 "of the others is not known\n", FACTS_NODES_MAX);
+    if (elsewhere > 0)
+        fprintf(stderr, "troupe: %u ranks ran on other machines: of them only "
+                "mpirun's exit status tells, which says %s\n", elsewhere,
+                run->mpirun_failed ? "failed" : "good");
+    if (elsewhere > 0 && run->mpirun_failed)
+        bad++;
     if (good > 0 && bad == 0 && !run->facts.is_full)
         return 0;
     return run->was_ended ? CLI_ENDED : CLI_FAILED;
@@ -513,16 +540,20 @@ static int usage(FILE *stream, int status)
             "  --verbose      show the command, and always a summary\n"
             "\n"
             "SIGTERM, SIGINT and SIGHUP drain the job: each rank gets SIGUSR1, upon\n"
-            "which a training ends after its step; a second one, or the time, ends it.\n"
+            "which a training ends after its step, and a process that has opened none\n"
+            "yet, unless it handles that signal; a second one, or the time, ends it.\n"
             "SIGUSR1 and SIGUSR2 go to all ranks. What is left after the times above is\n"
             "ended by SIGTERM and, two seconds later, SIGKILL.\n"
             "\n"
             "Exit status: 0: all nodes that did not die ended well, and at least one\n"
             "did; %d: one failed, or all died; %d: wrong usage; %d: no node was started;\n"
-            "%d: as %d, after the job had to be ended. A node ends well when troupe_stop\n"
-            "returned 0 and its process exits with status 0.\n",
+            "%d: as %d, after the job had to be ended; %d, %d: PROGRAM cannot be executed,\n"
+            "or is not there. A node ends well when troupe_stop returned 0 and its process\n"
+            "exits with status 0. What ranks on other machines do is known by mpirun's own\n"
+            "status alone.\n",
             DRAIN_S, GRACE_S, LINGER_S, CLI_FAILED, CLI_USAGE,
-            CLI_NOT_STARTED, CLI_ENDED, CLI_FAILED);
+            CLI_NOT_STARTED, CLI_ENDED, CLI_FAILED, CLI_NOT_EXECUTABLE,
+            CLI_NOT_FOUND);
     return status;
 }
 
@@ -578,13 +609,14 @@ static bool parse_number(const char *text, uint64_t *value_p)
 static int parse(struct run *run, int argc, char **argv, const char **name_p)
 {
     uint64_t number = 0;
-    int c;
+    int c, at = 0;
 
-    while ((c = getopt_long(argc, argv, "+", long_options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "+", long_options, &at)) != -1) {
         bool good = strchr("rdgl", c) == NULL || parse_number(optarg, &number);
 
         if (!good)
-            return cli_error("\"%s\" is no number that makes sense", optarg);
+            return cli_error("--%s \"%s\" is no number that makes sense",
+                             long_options[at].name, optarg);
         switch (c) {
         case 'j': *name_p = optarg; break;
         case 'r': run->replace = (uint32_t)number; break;
@@ -625,6 +657,20 @@ static int watch_signals(void)
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
+/* Says so. */
+static int missing_program(int argc, char **argv)
+{
+    const char *program;
+    int status = program_check(argc, argv, &program);
+
+    if (status == CLI_NOT_FOUND)
+        cli_error("%s: there is no such program%s", program,
+                  strchr(program, '/') == NULL ? " in PATH" : "");
+    else if (status != 0)
+        cli_error("%s: no program that can be executed", program);
+    return status;
+}
+
 static int run_job(struct run *run, int argc, char **argv)
 {
     char path[PATH_MAX];
@@ -638,7 +684,6 @@ static int run_job(struct run *run, int argc, char **argv)
         return CLI_NOT_STARTED;
     }
     fd = watch_signals();
-    run->is_openmpi = ask_is_openmpi(run->mpirun);
     wrong = start_mpirun(run, argc, argv);
     if (wrong == NULL) {
         loop(run, fd);
@@ -672,6 +717,10 @@ int cli_run(int argc, char **argv)
         return status < 0 ? 0 : status;
     if (len == argc)
         return usage(stderr, CLI_USAGE);
+    run.is_openmpi = ask_is_openmpi(run.mpirun);
+    status = run.is_openmpi ? missing_program(argc - len, argv + len) : 0;
+    if (status != 0)
+        return status;
     wrong = job_create(&run.job, name);
     if (wrong != NULL)
         return cli_error("%s: %s", name != NULL ? name : "the job", wrong);

@@ -2,6 +2,7 @@
 
 /* The command `troupe`. */
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,6 +83,9 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";
 
+    /* Who ignores it when it starts us passes that on: then nobody could wait
+     * for a child. */
+    signal(SIGCHLD, SIG_DFL);
     while (*name == '-')
         name++; /* --help, --version */
     for (const struct command *command = commands; command->name != NULL;

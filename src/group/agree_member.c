@@ -201,24 +201,35 @@ void tri_agree_promise(struct tri_agree *agree, uint64_t ballot, bool gentle)
     watch(agree);
 }
 
-void tri_agree_on_prepare(struct tri_agree *agree, uint32_t place)
+/* What a leader says with each ballot: who is dead. False: another one has been
+ * promised more, and this one is told so. */
+static bool follow(struct tri_agree *agree, uint32_t place)
 {
     const struct message *in = &agree->in;
-    bool gentle = (in->flags & FLAG_GENTLE) != 0;
     struct set none = { { 0 } };
-    uint64_t ballot = in->ballot;
 
-    if ((ballot & PLACE_MASK) != place || ballot >> PLACE_BITS == 0)
-        return;
     (void)tri_agree_adopt_dead(
         agree, &in->dead,
         (agree->config.ablate & TRI_AGREE_WITHOUT_GUARD_3) != 0 ? &none
                                                                 : &in->proven);
-    if (ballot < agree->promised) {
-        reject(agree, agree->members[place].node, ballot);
-        return;
+    if (in->ballot < agree->promised) {
+        reject(agree, agree->members[place].node, in->ballot);
+        return false;
     }
-    step_down(agree, ballot);
+    step_down(agree, in->ballot);
+    return true;
+}
+
+void tri_agree_on_prepare(struct tri_agree *agree, uint32_t place)
+{
+    const struct message *in = &agree->in;
+    bool gentle = (in->flags & FLAG_GENTLE) != 0;
+    uint64_t ballot = in->ballot;
+
+    if ((ballot & PLACE_MASK) != place || ballot >> PLACE_BITS == 0)
+        return;
+    if (!follow(agree, place))
+        return;
     if (gentle && !agree->is_frozen && !agree->is_at_boundary)
         agree->gentle = ballot;
     else
@@ -328,20 +339,12 @@ void tri_agree_on_propose(struct tri_agree *agree, uint32_t place)
     const struct message *in = &agree->in;
     uint64_t ballot = in->ballot;
     bool gentle = (in->flags & FLAG_GENTLE) != 0 && ballot != agree->accepted;
-    struct set none = { { 0 } };
 
     if ((ballot & PLACE_MASK) != place || ballot >> PLACE_BITS == 0 ||
         !tri_agree_view_is_sound(agree, &in->proposal))
         return;
-    (void)tri_agree_adopt_dead(
-        agree, &in->dead,
-        (agree->config.ablate & TRI_AGREE_WITHOUT_GUARD_3) != 0 ? &none
-                                                                : &in->proven);
-    if (ballot < agree->promised) {
-        reject(agree, agree->members[place].node, ballot);
+    if (!follow(agree, place))
         return;
-    }
-    step_down(agree, ballot);
     if (gentle && !is_at(agree, &in->proposal)) {
         reject(agree, agree->members[place].node, ballot);
         return;

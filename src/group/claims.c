@@ -112,12 +112,20 @@ static struct tri_claim_note note_of(uint64_t epoch, uint64_t number,
 
 /* --- the home ------------------------------------------------------------- */
 
-/* One of this name; or a free one, or NULL. Those of past epochs are free. */
+static bool is_forsaken(const struct tri_claim_poll *poll, uint64_t now_ns)
+{
+    return now_ns - poll->heard_ns > POLL_NS;
+}
+
+/* One of this name; or a free one, or NULL. Those of past epochs are free, and
+ * for want of others those that no claimant asks about any more: votes for one
+ * count until then. */
 static struct tri_claim_poll *poll_of_locked(struct tri_views *views,
                                              uint64_t epoch, const char *name)
 {
     struct tri_claims *claims = &views->claims;
-    struct tri_claim_poll *free_one = NULL;
+    struct tri_claim_poll *free_one = NULL, *forsaken = NULL;
+    uint64_t now_ns = tri_now_ns();
 
     if (claims->polls == NULL)
         claims->polls = calloc(TRI_CLAIM_POLLS_MAX, sizeof(*claims->polls));
@@ -131,8 +139,10 @@ static struct tri_claim_poll *poll_of_locked(struct tri_views *views,
             free_one = poll;
         else if (strcmp(poll->name, name) == 0)
             return poll;
+        else if (is_forsaken(poll, now_ns))
+            forsaken = poll;
     }
-    return free_one;
+    return free_one != NULL ? free_one : forsaken;
 }
 
 /* A poll may end in here, when this node is the last to vote. */
@@ -157,7 +167,7 @@ static void take_claim_locked(struct tri_views *views, uint64_t node,
     if (home_of(view_locked(views), note->name) != views->runtime->node ||
         poll == NULL)
         return;
-    if (poll->number == 0 || now_ns - poll->heard_ns > POLL_NS ||
+    if (poll->number == 0 || is_forsaken(poll, now_ns) ||
         (poll->claimant == node && poll->claim != note->number)) {
         memset(poll, 0, sizeof(*poll));
         poll->number = ++views->claims.numbers;

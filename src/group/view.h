@@ -95,15 +95,8 @@ bool tri_view_wants_boundary(const struct troupe_group *group);
  * with those members that answer. The thread that adopts. */
 void tri_view_renew(struct troupe_group *group);
 
-/*
- * What tensors keep for a group: made and ended by them. `closed` is called by
- * troupe_group_close and _leave, on the thread that calls it; the group is
- * whole.
- */
-struct tri_view_tensor {
-    void *state;
-    void (*closed)(void *state);
-};
-struct tri_view_tensor *tri_view_tensor(struct troupe_group *group);
+/* What tensors keep for a group: theirs; NULL at first. Whether they do or not,
+ * runtime->tensor_closed is called when the group is closed. */
+void **tri_view_tensor(struct troupe_group *group);
 
 #endif

@@ -69,7 +69,7 @@ void tri_view_renew(struct troupe_group *group)
     tri_views_unlock(views);
 }
 
-struct tri_view_tensor *tri_view_tensor(struct troupe_group *group)
+void **tri_view_tensor(struct troupe_group *group)
 {
     return &group->tensor;
 }

@@ -123,12 +123,20 @@ int tri_view_new(struct tri_runtime *runtime, const char *name,
     return 0;
 }
 
+void tri_view_close_tensor(struct troupe_group *group)
+{
+    struct tri_runtime *runtime = group->runtime;
+
+    if (group->id != 0 && runtime->tensor_closed != NULL)
+        runtime->tensor_closed(runtime, group->id);
+    group->tensor = NULL;
+}
+
 void tri_view_free(struct troupe_group *group)
 {
     if (group == NULL)
         return;
-    if (group->tensor.closed != NULL)
-        group->tensor.closed(group->tensor.state);
+    tri_view_close_tensor(group);
     tri_agree_destroy(&group->agree);
     for (uint32_t i = 0; i < TRI_VIEW_LISTS; i++)
         free(group->lists[i]);
@@ -153,13 +161,6 @@ uint64_t tri_view_deadline(const struct troupe_group *group)
 static void drop_hello_locked(struct tri_views *views, uint32_t i)
 {
     views->hellos[i] = views->hellos[--views->hellos_len];
-}
-
-static void drop_hellos_locked(struct tri_views *views, const char *name)
-{
-    for (uint32_t i = views->hellos_len; i-- > 0;)
-        if (strcmp(views->hellos[i].name, name) == 0)
-            drop_hello_locked(views, i);
 }
 
 static struct tri_view_hello *find_hello_locked(struct tri_views *views,
@@ -188,18 +189,47 @@ static bool grow_hellos_locked(struct tri_views *views)
     return true;
 }
 
+/* A place for one of this node, or NULL. A node has so many groups at most:
+ * when it has said more, errors were among them that nobody took. */
+static struct tri_view_hello *add_hello_locked(struct tri_views *views,
+                                               uint64_t node)
+{
+    struct tri_view_hello *error = NULL;
+    uint32_t len = 0;
+
+    for (uint32_t i = 0; i < views->hellos_len; i++)
+        if (views->hellos[i].node == node) {
+            len++;
+            if (views->hellos[i].error != 0)
+                error = &views->hellos[i];
+        }
+    if (len >= TRI_VIEW_GROUPS_MAX)
+        return error;
+    if (views->hellos_len == views->hellos_max && !grow_hellos_locked(views))
+        return NULL;
+    return &views->hellos[views->hellos_len++];
+}
+
+/* Whether a create of this name fails here, too, before it looks at hellos. */
+static bool is_in_use_locked(struct tri_views *views, const char *name)
+{
+    const struct troupe_group *group = tri_view_named_locked(views, name);
+
+    return group != NULL && group->state != TRI_VIEW_CREATING;
+}
+
 static void take_hello_locked(struct tri_views *views, uint64_t node,
                               const struct tri_view_note *note)
 {
     struct tri_view_hello *hello = find_hello_locked(views, node, note->name);
 
-    if (hello == NULL) {
-        /* Who has no place here is as one that has not come. */
-        if (views->hellos_len == views->hellos_max &&
-            !grow_hellos_locked(views))
-            return;
-        hello = &views->hellos[views->hellos_len++];
-    }
+    /* The error would be kept for the next group of this name. */
+    if (note->value < 0 && is_in_use_locked(views, note->name))
+        return;
+    if (hello == NULL)
+        hello = add_hello_locked(views, node);
+    if (hello == NULL)
+        return; /* it is as one that has not come */
     *hello = (struct tri_view_hello){
         .node = node,
         .call = note->call,
@@ -363,20 +393,25 @@ static int look_for_all_locked(struct troupe_group *group)
     return rc;
 }
 
-/* Says to all that have come what became of it. */
+/* Says to all of the list that have come what became of it. Others wait for
+ * another group of this name, which may yet be. */
 static void answer_locked(struct troupe_group *group, uint64_t id, int rc)
 {
     struct tri_views *views = tri_views_of(group);
     struct tri_view_note note = { .group = id, .value = rc };
 
     memcpy(note.name, group->name, sizeof(note.name));
-    for (uint32_t i = 0; i < views->hellos_len; i++)
-        if (strcmp(views->hellos[i].name, group->name) == 0) {
-            note.call = views->hellos[i].call;
-            tri_view_say(views, views->hellos[i].node,
-                         rc == 0 ? TRI_VIEW_START : TRI_VIEW_FAIL, &note);
-        }
-    drop_hellos_locked(views, group->name);
+    for (uint32_t i = 1; i < group->creating_len; i++) {
+        const struct tri_view_hello *hello = find_hello_locked(
+            views, group->creating[i], group->name);
+
+        if (hello == NULL)
+            continue;
+        note.call = hello->call;
+        tri_view_say(views, hello->node,
+                     rc == 0 ? TRI_VIEW_START : TRI_VIEW_FAIL, &note);
+        drop_hello_locked(views, (uint32_t)(hello - views->hellos));
+    }
 }
 
 static bool are_all_here(void *arg)
@@ -432,29 +467,24 @@ static int gather(struct troupe_group *group, struct tri_seat *seat)
 {
     struct tri_views *views = tri_views_of(group);
     uint64_t id = make_id(group), deadline_ns = tri_view_deadline(group);
-    int rc = tri_view_wait(views, seat, are_all_here, group, deadline_ns);
+    int rc;
 
-    tri_views_lock(views);
-    if (rc == 0)
-        rc = group->outcome;
-    /* Before the others hear of it: what they say then is for its core. */
-    if (rc == 0)
-        rc = begin_locked(group, id);
-    answer_locked(group, id, rc);
-    tri_views_unlock(views);
+    do {
+        rc = tri_view_wait(views, seat, are_all_here, group, deadline_ns);
+        tri_views_lock(views);
+        if (rc == 0) /* one may have given up since */
+            rc = group->outcome = look_for_all_locked(group);
+        /* Before the others hear of it: what they say then is for its core. */
+        if (rc == 0)
+            rc = begin_locked(group, id);
+        if (rc != 1)
+            answer_locked(group, id, rc);
+        tri_views_unlock(views);
+    } while (rc == 1);
     return rc == 0 ? wait_for_members(group, seat, deadline_ns) : rc;
 }
 
 /* --- the others ----------------------------------------------------------- */
-
-static bool is_answered(void *arg)
-{
-    struct troupe_group *group = arg;
-
-    if (group->outcome == 1 && is_one_gone(group))
-        group->outcome = TROUPE_ENODE;
-    return group->outcome != 1;
-}
 
 static struct tri_view_note hello_of(const struct troupe_group *group, int rc)
 {
@@ -468,22 +498,44 @@ static struct tri_view_note hello_of(const struct troupe_group *group, int rc)
     return note;
 }
 
+/* 1: it is said; or later, as who asks may know a node before we do. */
+static int say_hello_locked(struct troupe_group *group)
+{
+    struct tri_view_note note = hello_of(group, 0);
+    uint64_t first = group->creating[0];
+    enum tri_view_life life = tri_view_life_of(group->runtime, first, NULL);
+    int rc = tri_view_say(tri_views_of(group), first, TRI_VIEW_HELLO, &note);
+
+    group->has_come = rc == 0;
+    if (rc == TROUPE_ENODE && life == TRI_VIEW_UNKNOWN)
+        return 1;
+    return rc == 0 ? 1 : rc;
+}
+
+static bool is_answered(void *arg)
+{
+    struct troupe_group *group = arg;
+
+    if (group->outcome == 1 && is_one_gone(group))
+        group->outcome = TROUPE_ENODE;
+    if (group->outcome == 1 && !group->has_come)
+        group->outcome = say_hello_locked(group);
+    return group->outcome != 1;
+}
+
 static int come(struct troupe_group *group, struct tri_seat *seat)
 {
     struct tri_views *views = tri_views_of(group);
     struct tri_view_note note = hello_of(group, 0);
     uint64_t deadline_ns = tri_view_deadline(group);
-    int rc = tri_view_say(views, group->creating[0], TRI_VIEW_HELLO, &note);
+    int rc = tri_view_wait(views, seat, is_answered, group, deadline_ns);
 
-    if (rc == 0)
-        rc = tri_view_wait(views, seat, is_answered, group, deadline_ns);
     tri_views_lock(views);
-    if (group->outcome != 1) {
-        rc = group->outcome;
-    } else {
-        group->outcome = TROUPE_ETIMEDOUT; /* a START is too late now */
+    if (group->outcome == 1)
+        group->outcome = rc; /* a START is too late now */
+    rc = group->outcome;
+    if (rc != 0 && group->has_come) /* its HELLO would be the next one's */
         tri_view_say(views, group->creating[0], TRI_VIEW_WITHDRAW, &note);
-    }
     tri_views_unlock(views);
     return rc == 0 ? wait_for_members(group, seat, deadline_ns) : rc;
 }

@@ -116,7 +116,7 @@ struct troupe_group {
     char name[TROUPE_GROUP_NAME_MAX + 1];
     troupe_group_options_t options;
     struct tri_view_terms terms;
-    struct tri_view_tensor tensor;
+    void *tensor; /* see tri_view_tensor */
 
     bool is_cluster; /* all nodes, for names: nobody adopts its views, and all
                         are at a boundary at any time */
@@ -134,6 +134,7 @@ struct troupe_group {
     struct tri_view_terms theirs; /* and options */
     uint64_t pushed_to;      /* whom the core asked last */
     int outcome;  /* creating, joining: an error; 1: pending */
+    bool has_come; /* creating: the first of the list was said HELLO */
     bool excluded, parted, no_quorum, refused;
     bool leaving;
     uint32_t losses; /* since the view that was adopted last */
@@ -329,6 +330,9 @@ int tri_view_new(struct tri_runtime *runtime, const char *name,
                  const troupe_group_options_t *options,
                  struct troupe_group **group_p);
 void tri_view_free(struct troupe_group *group);
+
+/* Tensors drop what they have of it. Views unlocked. */
+void tri_view_close_tensor(struct troupe_group *group);
 
 /* Errors: ECONTEXT, EINVAL. */
 int tri_view_check_call(troupe_t *troupe, troupe_group_t **group_p);

@@ -82,19 +82,36 @@ void tri_view_join_note_locked(struct tri_views *views, uint64_t node,
 
 /* --- joining -------------------------------------------------------------- */
 
-static void ask_all_locked(struct troupe_group *group)
+static void say_to_all_locked(struct troupe_group *group,
+                              enum tri_view_what what,
+                              const struct tri_view_note *note)
 {
     struct tri_runtime *runtime = group->runtime;
-    struct tri_view_note note = note_of(group);
     troupe_member_t member;
     uint32_t cursor = 0;
 
-    note.group = 0;
     while (tri_roster_next(runtime->roster, &cursor, &member))
         if (member.node != runtime->node &&
             (member.state == TROUPE_MEMBER_ALIVE ||
              member.state == TROUPE_MEMBER_SUSPECT))
-            tri_view_say(runtime->views, member.node, TRI_VIEW_ASK, &note);
+            tri_view_say(runtime->views, member.node, what, note);
+}
+
+static void ask_all_locked(struct troupe_group *group)
+{
+    struct tri_view_note note = note_of(group);
+
+    note.group = 0;
+    say_to_all_locked(group, TRI_VIEW_ASK, &note);
+}
+
+/* Whoever was asked to let it in has told the others of it. */
+static void withdraw_from_all_locked(struct troupe_group *group)
+{
+    struct tri_view_note note = { .group = group->id,
+                                  .number = tri_now_ns() };
+
+    say_to_all_locked(group, TRI_VIEW_GONE, &note);
 }
 
 /* The group was found: 0, or why it is none to join. */
@@ -189,6 +206,8 @@ static void quit(struct troupe_group *group)
     tri_views_lock(views);
     if (group->agree != NULL)
         tri_view_step_locked(group, &event);
+    if (group->agree != NULL && group->state == TRI_VIEW_JOINING)
+        withdraw_from_all_locked(group);
     tri_views_unlock(views);
 }
 
@@ -304,9 +323,7 @@ void tri_views_close_groups(struct tri_runtime *runtime)
         if (group == NULL)
             continue;
         tri_view_remove(views, group);
-        if (group->tensor.closed != NULL)
-            group->tensor.closed(group->tensor.state);
-        group->tensor = (struct tri_view_tensor){ 0 };
+        tri_view_close_tensor(group);
         group->next_left = views->left;
         views->left = group;
     }

@@ -230,7 +230,18 @@ void tri_flow_run(struct tri_link *link)
             run_peer(&link->peers[i]);
 }
 
-void tri_flow_drop_parked(struct tri_peer *peer)
+static void orphan(struct tri_link *link, struct tri_message *message)
+{
+    struct tri_link_events *events = &link->config.events;
+
+    if (events->orphaned != NULL)
+        events->orphaned(events->context, message);
+    else
+        tri_message_free(message);
+}
+
+/* Of a peer that may not have been set. */
+static void drop_parked(struct tri_peer *peer, bool is_orphan)
 {
     struct tri_parking *parking = &peer->parking;
 
@@ -241,7 +252,10 @@ void tri_flow_drop_parked(struct tri_peer *peer)
             struct tri_message *message = parked->first;
 
             parked->first = message->next;
-            tri_message_free(message);
+            if (is_orphan)
+                orphan(peer->link, message);
+            else
+                tri_message_free(message);
         }
         drop(peer, parked);
     }
@@ -251,9 +265,14 @@ void tri_flow_drop_parked(struct tri_peer *peer)
     atomic_store_explicit(&peer->parked_len, 0, memory_order_release);
 }
 
+void tri_flow_orphan_parked(struct tri_peer *peer)
+{
+    drop_parked(peer, true);
+}
+
 void tri_flow_fini(struct tri_peer *peer)
 {
-    tri_flow_drop_parked(peer);
+    drop_parked(peer, false);
     free(peer->stopped);
     peer->stopped = NULL;
     atomic_store_explicit(&peer->stopped_len, 0, memory_order_relaxed);

@@ -95,10 +95,10 @@ bool tri_flow_refuse(struct tri_peer *peer);
 /* Pushes what is parked, as far as there is room. */
 void tri_flow_run(struct tri_link *link);
 
-/* Frees what is parked. */
-void tri_flow_drop_parked(struct tri_peer *peer);
+/* The peer has been dead for a grace: what is parked is orphaned. */
+void tri_flow_orphan_parked(struct tri_peer *peer);
 
-/* The same, and the stopped set, which nobody looks at any more. */
+/* Frees what is parked and the stopped set, which nobody looks at any more. */
 void tri_flow_fini(struct tri_peer *peer);
 
 /* --- sender --------------------------------------------------------------- */

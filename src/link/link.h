@@ -183,6 +183,10 @@ struct tri_link_events {
     /* What `record` handed up since the last call is about to be counted: from
      * now on it has to be where a look for work finds it. NULL: no interest. */
     void (*settled)(void *context);
+
+    /* A parked message of a peer that has been dead for a grace; the callee owns
+     * it. NULL: it is freed. */
+    void (*orphaned)(void *context, struct tri_message *message);
 };
 
 struct tri_link_config {

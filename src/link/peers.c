@@ -248,7 +248,7 @@ int tri_link_add_peer(struct tri_link *link, uint64_t node,
 
 /*
  * What poll has of a dead peer. Messages that still wait in front of full
- * mailboxes go with it: their sender has been dead for a grace, and nobody is
+ * mailboxes are orphaned: their sender has been dead for a grace, and nobody is
  * there to be told.
  */
 void tri_link_bury(struct tri_link *link)
@@ -262,7 +262,7 @@ void tri_link_bury(struct tri_link *link)
         if (atomic_load_explicit(&peer->burial, memory_order_acquire) !=
             TRI_BURIAL_WANTED)
             continue;
-        tri_flow_drop_parked(peer);
+        tri_flow_orphan_parked(peer);
         /* What it left goes on, as the data lane is taken again. */
         if (transport->ops->resume != NULL)
             transport->ops->resume(transport, peer);
@@ -270,7 +270,7 @@ void tri_link_bury(struct tri_link *link)
             !transport->ops->is_forgotten(transport, peer))
             continue; /* the next reap asks again */
         tri_peer_free_arrivals(peer);
-        tri_flow_drop_parked(peer); /* resume may have brought some */
+        tri_flow_orphan_parked(peer); /* resume may have brought some */
         /* release: pairs with the acquire of is_buried */
         atomic_store_explicit(&peer->burial, TRI_BURIAL_DONE,
                               memory_order_release);

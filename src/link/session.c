@@ -258,6 +258,7 @@ static void close_all(struct session_transport *transport)
     if (transport->timer_fd >= 0)
         close(transport->timer_fd);
     pthread_mutex_destroy(&transport->table_lock);
+    free(transport->reserve);
     free(transport->buckets);
     free(transport);
 }

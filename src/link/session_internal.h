@@ -156,6 +156,7 @@ struct session_transport {
     /* Poll's. */
     struct session_remotes touched; /* frames came from them */
     unsigned delivered;
+    struct session_held *reserve; /* for the largest frame; or NULL */
     _Atomic uint64_t polls; /* begun */
     bool in_poll;
 };

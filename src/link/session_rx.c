@@ -24,20 +24,37 @@ static void garbage(struct session_transport *transport, const char *reason)
 
 /* --- frames that wait ------------------------------------------------------- */
 
-/* A copy of a frame, its records from `at` on. NULL: no memory. */
-static struct session_held *held_make(const unsigned char *data,
-                                      const struct tri_frame *frame,
-                                      uint32_t at, uint16_t records)
+/* Makes it a copy of a frame, its records from `at` on. */
+static void held_fill(struct session_held *held, const unsigned char *data,
+                      const struct tri_frame *frame, uint32_t at,
+                      uint16_t records)
 {
-    struct session_held *held = malloc(sizeof(*held) + frame->bytes);
-
-    if (!held)
-        return NULL;
     held->held.number = frame->number;
     held->held.bytes = frame->bytes;
     held->records = records;
     held->at = at;
     memcpy(held->data, data, frame->bytes);
+}
+
+/* A frame that is delivered may have to wait, and its sender will not send it
+ * again: there must be memory for it before its number counts. */
+static bool has_reserve(struct session_transport *transport)
+{
+    if (tri_unlikely(!transport->reserve))
+        transport->reserve =
+            malloc(sizeof(*transport->reserve) + TRI_FRAME_BYTES_MAX);
+    return transport->reserve != NULL;
+}
+
+static struct session_held *held_take(struct session_transport *transport,
+                                      const struct tri_frame *frame)
+{
+    struct session_held *held = malloc(sizeof(*held) + frame->bytes);
+
+    if (!held) {
+        held = transport->reserve;
+        transport->reserve = NULL;
+    }
     return held;
 }
 
@@ -117,11 +134,10 @@ static void deliver_frame(struct session_remote *remote,
         assert(frame->lane == TRI_LANE_DATA);
         remote->is_blocked = true;
     }
-    held = held_make(data, frame, at, records);
-    if (held)
-        STAILQ_INSERT_TAIL(&remote->blocked, held, next);
-    else /* its sender takes it for delivered: at least it is counted */
-        garbage(remote->transport, "no memory for a frame that waits");
+    held = held_take(remote->transport, frame);
+    assert(held);
+    held_fill(held, data, frame, at, records);
+    STAILQ_INSERT_TAIL(&remote->blocked, held, next);
 }
 
 /* Delivers what waits, until the link takes no more. */
@@ -293,11 +309,11 @@ static enum tri_session_verdict receive(struct session_remote *remote,
 static void hold(struct session_remote *remote, const unsigned char *data,
                  const struct tri_frame *frame)
 {
-    struct session_held *held =
-        held_make(data, frame, TRI_FRAME_HEADER_BYTES, frame->records);
+    struct session_held *held = malloc(sizeof(*held) + frame->bytes);
 
     if (!held)
         return; /* it comes again */
+    held_fill(held, data, frame, TRI_FRAME_HEADER_BYTES, frame->records);
     pthread_mutex_lock(&remote->lock);
     tri_session_hold(&remote->core, frame->lane, &held->held);
     pthread_mutex_unlock(&remote->lock);
@@ -329,6 +345,9 @@ void tri_session_on_frame(void *context, unsigned char *data, size_t bytes)
             garbage(transport, reason);
         return;
     }
+    if (frame.kind == TRI_FRAME_DATA && frame.lane == TRI_LANE_DATA &&
+        !has_reserve(transport))
+        return; /* it comes again */
     switch (receive(remote, &frame)) {
     case TRI_SESSION_DELIVER:
         deliver_frame(remote, data, &frame);

@@ -33,12 +33,13 @@ static size_t tag_bytes(const struct session_remote *remote)
 
 /* --- handing frames to the carrier ---------------------------------------- */
 
-/* Makes the frame's bytes final. Errors: ESYSTEM. */
+/* Makes the frame's bytes final. Errors: ESYSTEM: it must not leave so. */
 static int seal_locked(struct session_remote *remote,
                        struct session_buffer *buffer, struct tri_frame *frame)
 {
     const struct tri_transport_config *config = &remote->transport->config;
     size_t body_bytes = buffer->bytes - TRI_FRAME_HEADER_BYTES;
+    int rc = 0;
 
     frame->version = remote->version;
     frame->flags = tri_session_flags(remote->transport);
@@ -49,12 +50,12 @@ static int seal_locked(struct session_remote *remote,
     frame->nonce = config->job_nonce;
     tri_frame_encode(buffer->frame.data, frame);
     buffer->frame.bytes = frame->bytes;
-    buffer->is_sealed = true;
-    if (!remote->seal)
-        return 0;
-    return tri_seal_close(remote->seal, tri_frame_seal_number(frame),
-                          buffer->frame.data, TRI_FRAME_HEADER_BYTES,
-                          body_bytes);
+    if (remote->seal)
+        rc = tri_seal_close(remote->seal, tri_frame_seal_number(frame),
+                            buffer->frame.data, TRI_FRAME_HEADER_BYTES,
+                            body_bytes);
+    buffer->is_sealed = rc == 0;
+    return rc;
 }
 
 /* Hands one frame over. False: not now, or not at all. */

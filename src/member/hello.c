@@ -38,7 +38,9 @@ void tri_hello_encode(const struct tri_hello *hello,
     unsigned char *at = data;
 
     put(&at, hello->interface, 4);
-    put(&at, 0, 4);
+    put(&at, hello->strict, 1);
+    put(&at, hello->profile, 1);
+    put(&at, 0, 2);
     put(&at, hello->cluster_name, 8);
     put(&at, hello->token, 8);
     put_cookie(&at, &hello->cookie);
@@ -50,12 +52,16 @@ const char *tri_hello_decode(const unsigned char *data, size_t bytes,
 {
     const unsigned char *at = data;
     struct tri_hello hello;
+    uint64_t strict;
 
     if (bytes < TRI_HELLO_BYTES)
         return "control: a JOIN is too short";
     hello.interface = (uint32_t)get(&at, 4);
-    if (get(&at, 4) != 0)
-        return "control: reserved bytes of a JOIN are not zero";
+    strict = get(&at, 1);
+    hello.strict = strict != 0;
+    hello.profile = (uint8_t)get(&at, 1);
+    if (strict > 1 || get(&at, 2) != 0)
+        return "control: reserved bits of a JOIN are not zero";
     hello.cluster_name = get(&at, 8);
     hello.token = get(&at, 8);
     get_cookie(&at, &hello.cookie);

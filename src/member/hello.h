@@ -7,12 +7,14 @@
  * begins with
  *
  *      0          4        8               16              24
- *      | interface| 0      | cluster name  | token         |
+ *      | interface| options| cluster name  | token         |
  *     24                   32                              48
  *      | cookie: time slot | tag                           |
  *
- * interface: version of records and types, which must be the same. cluster
- * name: hash of option cluster, 0 for none; the same. token: the joiner's, who
+ * interface: version of records and types, which must be the same.
+ * options that all of a cluster have: strict_names (1 byte, 0 or 1; the same),
+ * membership (1, enum tri_swim_profile), 0 (2). cluster name: hash of option
+ * cluster, 0 for none; the same. token: the joiner's, who
  * gets it back and knows an answer by it. cookie: zeros at first; then what
  * the seed said in its CHALLENGE, which proves that the joiner's address is
  * not forged. Behind it comes the body that the core's packet has, with the
@@ -38,6 +40,8 @@ struct tri_cookie {
 
 struct tri_hello {
     uint32_t interface;
+    bool strict;     /* option strict_names */
+    uint8_t profile; /* option membership: enum tri_swim_profile */
     uint64_t cluster_name;
     uint64_t token;
     struct tri_cookie cookie;

@@ -29,6 +29,7 @@ struct seed {
     struct tri_endpoint endpoint; /* family 0: not known yet */
     int refused;                  /* for good: its error */
     int hint;                     /* what somebody said in its name */
+    bool is_unknown;              /* its host, and that was said */
 };
 
 struct search {
@@ -117,6 +118,11 @@ void tri_join_log(int error, const char *seed, const char *cluster)
                   "cluster, here and there, and option seeds",
                   seed, cluster != NULL ? cluster : "");
         break;
+    case TROUPE_EOPTION:
+        tri_error("option strict_names is not the same here and at %s: set it "
+                  "on all nodes of the cluster, or on none",
+                  seed);
+        break;
     case TROUPE_ELIMIT:
         tri_error("%s has no room for another member: raise option nodes_max "
                   "there (who died counts for a minute or two)",
@@ -154,6 +160,8 @@ static void ask(struct search *search, uint32_t index)
 {
     struct tri_hello hello = {
         .interface = TRI_INTERFACE_VERSION,
+        .strict = search->config->strict,
+        .profile = (uint8_t)search->config->profile,
         .cluster_name = tri_cluster_name_hash(search->config->cluster),
         .token = search->token + index,
     };
@@ -191,6 +199,10 @@ static int ask_all(struct search *search)
             if (rc == TROUPE_EOPTION)
                 return rc;
             if (rc != 0) {
+                if (!seed->is_unknown)
+                    tri_warn("seed '%s': its host is not known; trying on",
+                             seed->text);
+                seed->is_unknown = true;
                 seed->endpoint.family = 0;
                 continue;
             }
@@ -210,6 +222,18 @@ static struct seed *seed_of(struct search *search, uint64_t token)
     return i < search->len ? &search->seeds[i] : NULL;
 }
 
+/* Anybody may have said it, so the search goes on; but who waits is told. */
+static void note_hint(const struct search *search, struct seed *seed, int error)
+{
+    if (seed->hint == 0)
+        tri_warn("%s seems to refuse this node (%s): trying for %llu s more "
+                 "(option join_timeout_ms)",
+                 seed->text, troupe_strerror(error),
+                 (unsigned long long)(tri_ms_left(search->config->deadline_ns,
+                                                  tri_now_ns()) / 1000));
+    seed->hint = error;
+}
+
 static void note_refusal(struct search *search, const unsigned char *body,
                          size_t bytes, bool believed)
 {
@@ -225,7 +249,7 @@ static void note_refusal(struct search *search, const unsigned char *body,
     if (believed && search->key != NULL)
         seed->refused = refused.error;
     else
-        seed->hint = refused.error;
+        note_hint(search, seed, refused.error);
 }
 
 static void take_answer(struct search *search, const unsigned char *data,
@@ -367,7 +391,9 @@ int tri_join_find(const struct tri_join_config *config,
     tri_random_init(&search->random, tri_mix64(config->node));
     search->token = tri_random_next(&search->random);
     take_list(search);
-    rc = config->key != NULL ? tri_packet_key_create(config->key, &search->key)
+    rc = config->key != NULL ? tri_packet_key_create(config->key,
+                                                     config->security,
+                                                     &search->key)
                              : 0;
     if (rc == 0)
         rc = tri_interface_choose(config->interface, &own);

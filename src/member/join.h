@@ -27,8 +27,11 @@ struct tri_join_config {
     const char *seeds;     /* option seeds: "host:port,host:port" */
     const char *interface; /* option interface */
     const char *cluster;   /* option cluster, or NULL */
+    bool strict;           /* option strict_names */
+    enum tri_swim_profile profile; /* option membership */
     uint64_t node;         /* our id */
     const unsigned char *key; /* the job's; NULL: security is "none" */
+    enum tri_seal_mode security;
     uint64_t deadline_ns;
 };
 
@@ -42,8 +45,8 @@ bool tri_seeds_are_valid(const char *text);
  * Asks the seeds until one answers. Names are looked up again and seeds asked
  * again, with back-off and jitter, until the deadline.
  * Blocking: until the deadline; the resolver may add to it.
- * Errors: ENOSEED, EKEY, EVERSION, ECLUSTER, EOPTION (a seed's text), ENOMEM,
- * ESYSTEM, ETRANSPORT; logged with what to do.
+ * Errors: ENOSEED, EKEY, EVERSION, ECLUSTER, EOPTION (a seed's text, or another
+ * strict_names there), ENOMEM, ESYSTEM, ETRANSPORT; logged with what to do.
  */
 int tri_join_find(const struct tri_join_config *config,
                   struct tri_seeds *seeds_p, uint64_t *cluster_p);

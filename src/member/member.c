@@ -714,17 +714,29 @@ int tri_member_join(struct tri_member *member, uint64_t deadline_ns)
 
 /* --- opening -------------------------------------------------------------- */
 
-static int open_keys(struct tri_member *member, const unsigned char *key)
+static int open_keys(struct tri_member *member,
+                     const struct tri_member_config *config)
 {
     unsigned char secret[TRI_KEY_BYTES];
-    int rc = key != NULL ? tri_packet_key_create(key, &member->key) : 0;
+    int rc = config->key != NULL ? tri_packet_key_create(config->key,
+                                                         config->security,
+                                                         &member->key)
+                                 : 0;
 
     if (rc == 0)
         rc = tri_key_random(secret);
     if (rc == 0)
-        rc = tri_packet_key_create(secret, &member->secret);
+        rc = tri_packet_key_create(secret, TRI_SEAL_NONE, &member->secret);
     tri_key_forget(secret);
     return rc;
+}
+
+static uint32_t card_bytes_of(void *context, uint64_t node)
+{
+    const struct tri_member_card *card = card_of(context, node);
+    unsigned char data[TRI_CARD_BYTES_MAX];
+
+    return card != NULL ? (uint32_t)tri_card_encode(card, data) : 0;
 }
 
 static int open_core(struct tri_member *member,
@@ -742,6 +754,7 @@ static int open_core(struct tri_member *member,
     swim.header_bytes = TRI_PACKET_SWIM_BYTES;
     swim.rumour_bytes = TRI_PACKET_RUMOUR_BYTES;
     swim.card_bytes = TRI_CARD_BYTES_MAX;
+    swim.card_bytes_of = card_bytes_of;
     swim.is_starved = tri_member_is_starved;
     swim.context = member;
     rc = tri_swim_create(&swim, &member->swim);
@@ -807,6 +820,7 @@ int tri_member_open(const struct tri_member_config *config)
     member->socket = *config->socket;
     config->socket->own.family = 0;
     member->nodes_max = config->nodes_max;
+    member->profile = config->profile;
     member->ring = config->ring;
     member->fabric = config->fabric;
     if (config->seeds != NULL)
@@ -815,7 +829,7 @@ int tri_member_open(const struct tri_member_config *config)
     member->token = tri_random_next(&member->random);
     member->epoll_fd = -1;
     runtime->member = member;
-    rc = open_keys(member, config->key);
+    rc = open_keys(member, config);
     if (rc == 0)
         rc = open_core(member, config);
     if (rc == 0)

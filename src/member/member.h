@@ -101,6 +101,7 @@ struct tri_member_config {
     uint64_t cluster_name;    /* hash of option cluster; 0: none */
     enum tri_swim_profile profile;
     const unsigned char *key; /* the job's; NULL: security is "none" */
+    enum tri_seal_mode security;
     struct tri_transport *ring; /* NULL: not open */
     struct tri_transport *fabric;
     const struct tri_seeds *seeds; /* copied; len 0: none to join */

@@ -82,6 +82,7 @@ struct tri_member {
     uint64_t cluster_name;
     struct tri_udp socket; /* own.family 0: none */
     uint32_t nodes_max;
+    enum tri_swim_profile profile;
     struct tri_transport *ring;
     struct tri_transport *fabric;
     struct tri_packet_key *key;    /* NULL: security is "none" */
@@ -99,6 +100,8 @@ struct tri_member {
     /* joining */
     struct tri_seeds seeds;
     struct tri_cookie cookies[TRI_SEEDS_MAX];
+    struct tri_endpoint remembered; /* where a member was: called last */
+    struct tri_cookie remembered_cookie;
     struct tri_swim_packet join; /* sent last */
     bool join_pending;           /* it may be sent again with a cookie */
     bool joined_once;            /* a JOIN went out */

@@ -22,7 +22,16 @@ struct tri_packet_key {
     struct tri_mac *cookies;
 };
 
+/* With the mode: whoever seals frames in another one could not be reached by
+ * any, so it must not become a member either. */
+static const char *const tag_labels[] = {
+    [TRI_SEAL_NONE] = "troupe control 1 none",
+    [TRI_SEAL_AUTH] = "troupe control 1 auth",
+    [TRI_SEAL_ENCRYPT] = "troupe control 1 encrypt",
+};
+
 int tri_packet_key_create(const unsigned char job_key[TRI_KEY_BYTES],
+                          enum tri_seal_mode mode,
                           struct tri_packet_key **key_p)
 {
     struct tri_packet_key *key = calloc(1, sizeof(*key));
@@ -30,7 +39,7 @@ int tri_packet_key_create(const unsigned char job_key[TRI_KEY_BYTES],
 
     if (key == NULL)
         return TROUPE_ENOMEM;
-    rc = tri_mac_create(job_key, "troupe control 1", &key->tags);
+    rc = tri_mac_create(job_key, tag_labels[mode], &key->tags);
     if (rc == 0)
         rc = tri_mac_create(job_key, "troupe cookie 1", &key->cookies);
     if (rc != 0) {

@@ -26,9 +26,10 @@
  *
  * The tag is HMAC-SHA256 (RFC 2104), truncated to 16 bytes, over everything
  * before it, under a key that HKDF-SHA256 makes of the job's key with the info
- * "troupe control 1": no nonce, so nothing breaks when a counter repeats. With
- * security "none" there is no tag (flag SEALED clear). Control datagrams are
- * never encrypted: who lives is no secret of the job.
+ * "troupe control 1 auth", or "… encrypt", as option security says: no nonce,
+ * so nothing breaks when a counter repeats. With security "none" there is no
+ * tag (flag SEALED clear). Control datagrams are never encrypted: who lives is
+ * no secret of the job.
  *
  * The body of SWIM's packets, of every kind:
  *
@@ -47,6 +48,7 @@
 #include "member/swim_core.h"
 #include "wire/key.h"
 #include "wire/mac.h"
+#include "wire/seal.h"
 
 #define TRI_PACKET_MAGIC 0x314d5254u /* "TRM1" */
 #define TRI_PACKET_VERSION 1
@@ -102,8 +104,11 @@ struct tri_packet {
 
 struct tri_packet_key; /* NULL: security "none" */
 
-/* Errors: ENOMEM, ESYSTEM. Used by one thread at a time. */
+/* mode: of the job's frames; another one makes another key of the tags, NONE
+ * for a key of cookies alone. Errors: ENOMEM, ESYSTEM. Used by one thread at a
+ * time. */
 int tri_packet_key_create(const unsigned char job_key[TRI_KEY_BYTES],
+                          enum tri_seal_mode mode,
                           struct tri_packet_key **key_p);
 void tri_packet_key_destroy(struct tri_packet_key **key_p);
 

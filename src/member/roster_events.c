@@ -90,6 +90,15 @@ static bool is_of(const struct tri_subscriber *subscriber, uint32_t slot,
     return subscriber->slot == slot && subscriber->generation == generation;
 }
 
+/* Of an actor that has ended: no event has found that yet. */
+static bool is_over(const struct tri_roster *roster,
+                    const struct tri_subscriber *subscriber)
+{
+    return subscriber->slot == 0 ||
+           tri_actor_find(&roster->runtime->actors, subscriber->slot,
+                          subscriber->generation) == NULL;
+}
+
 /* The place of this actor, else a free one, else NULL. */
 static struct tri_subscriber *place_for_locked(struct tri_roster *roster,
                                                uint32_t slot,
@@ -103,7 +112,7 @@ static struct tri_subscriber *place_for_locked(struct tri_roster *roster,
 
         if (is_of(subscriber, slot, generation))
             return subscriber;
-        if (subscriber->slot == 0 && free_one == NULL)
+        if (free_one == NULL && is_over(roster, subscriber))
             free_one = subscriber;
     }
     if (free_one == NULL && roster->subscribers_len < TRI_SUBSCRIBERS_MAX)

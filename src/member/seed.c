@@ -2,7 +2,8 @@
 
 /*
  * Joining, second half: JOINs that the core sends to seeds, and what a seed
- * does with those that come.
+ * does with those that come. A member that hears nothing for long sends them,
+ * too, also to where others were known: see swim_sync.c, calling addresses.
  *
  *   joiner                             seed
  *     JOIN without a cookie  ------->
@@ -17,6 +18,8 @@
 
 /* Answers to strangers, a second. */
 #define HINTS_MAX 16
+/* In place of a seed's number: an address that is none. */
+#define REMEMBERED TRI_SEEDS_MAX
 
 /* --- as a joiner ---------------------------------------------------------- */
 
@@ -27,13 +30,17 @@ static const struct tri_member_card *card_of(void *context, uint64_t node)
     return tri_roster_card(member->runtime->roster, node);
 }
 
+/* seed: of the seeds, or REMEMBERED. */
 static void post_join(struct tri_member *member, uint32_t seed)
 {
     struct tri_hello hello = {
         .interface = TRI_INTERFACE_VERSION,
+        .strict = member->runtime->options.strict_names != 0,
+        .profile = (uint8_t)member->profile,
         .cluster_name = member->cluster_name,
         .token = member->token + seed,
-        .cookie = member->cookies[seed],
+        .cookie = seed == REMEMBERED ? member->remembered_cookie
+                                     : member->cookies[seed],
     };
     unsigned char body[TRI_PACKET_BODY_MAX + TRI_HELLO_BYTES];
     struct tri_packet packet = {
@@ -49,22 +56,49 @@ static void post_join(struct tri_member *member, uint32_t seed)
     bytes = tri_packet_encode_swim(&member->join, card_of, member,
                                    body + TRI_HELLO_BYTES, &rumours_len);
     packet.body_bytes = (uint32_t)(TRI_HELLO_BYTES + bytes);
-    tri_member_post(member, &packet, &member->seeds.endpoints[seed]);
+    tri_member_post(member, &packet,
+                    seed == REMEMBERED ? &member->remembered
+                                       : &member->seeds.endpoints[seed]);
+}
+
+/* Which seed the core means, or REMEMBERED; false: none that we know. */
+static bool choose_seed(struct tri_member *member,
+                        const struct tri_swim_packet *swim, uint32_t *seed_p)
+{
+    if (swim->seed == TRI_SWIM_SEED_NONE) {
+        const struct tri_contact *contact =
+            tri_contacts_find(&member->contacts, swim->target);
+
+        if (contact == NULL ||
+            tri_endpoint_equal(&contact->control, &member->socket.own))
+            return false; /* one that was here before us */
+        member->remembered = contact->control;
+        member->remembered_cookie = (struct tri_cookie){ .slot = 0 };
+        *seed_p = REMEMBERED;
+        return true;
+    }
+    if (member->seeds.len == 0)
+        return false;
+    *seed_p = swim->seed < member->seeds.len ? swim->seed : 0;
+    if (!member->joined_once) /* it is there: it answered just now */
+        *seed_p = member->seeds.first;
+    member->joined_once = true;
+    /* A member's call is for nothing unless the way back works, too: whom we
+     * cannot answer would be suspected there, and die. */
+    if (atomic_load(&member->orders.joining) == TRI_JOINING_DONE)
+        member->cookies[*seed_p] = (struct tri_cookie){ .slot = 0 };
+    return true;
 }
 
 void tri_member_send_join(struct tri_member *member,
                           const struct tri_swim_packet *swim)
 {
-    uint32_t seed = swim->seed;
+    uint32_t seed;
 
-    if (member->seeds.len == 0)
+    if (!choose_seed(member, swim, &seed))
         return;
-    if (seed >= member->seeds.len)
-        seed = 0;
-    if (!member->joined_once)
-        seed = member->seeds.first; /* it is there: it answered just now */
-    member->joined_once = true;
     member->join = *swim;
+    member->join.target = 0; /* who is there need not know whom we look for */
     member->join_pending = true;
     post_join(member, seed);
 }
@@ -80,10 +114,15 @@ void tri_member_take_challenge(struct tri_member *member,
                              &cookie) != NULL)
         return;
     seed = token - member->token;
-    if (seed >= member->seeds.len)
+    if (seed == REMEMBERED) {
+        member->remembered_cookie = cookie;
+        member->remembered = *from;
+    } else if (seed < member->seeds.len) {
+        member->cookies[seed] = cookie;
+        member->seeds.endpoints[seed] = *from;
+    } else {
         return;
-    member->cookies[seed] = cookie;
-    member->seeds.endpoints[seed] = *from;
+    }
     /* Once for each JOIN of the core's: no cookie is challenged for ever. */
     if (member->join_pending)
         post_join(member, (uint32_t)seed);
@@ -191,13 +230,53 @@ int tri_member_may_join(struct tri_member *member,
     return 0;
 }
 
+/* What must be the same on all nodes of a cluster. 0, or why one that differs
+ * does not get in; counted. */
+static int check_hello(struct tri_member *member,
+                       const struct tri_packet *packet,
+                       const struct tri_hello *hello)
+{
+    const char *reason;
+    int error;
+
+    if (hello->interface != TRI_INTERFACE_VERSION) {
+        error = TROUPE_EVERSION;
+        reason = "control: a joiner of another version";
+    } else if (hello->cluster_name != member->cluster_name ||
+               (packet->cluster != 0 && packet->cluster != member->cluster)) {
+        error = TROUPE_ECLUSTER;
+        reason = "control: a joiner of another cluster";
+    } else if (hello->strict !=
+               (member->runtime->options.strict_names != 0)) {
+        /* It would be in no view of all, or ask for ever to get into one. */
+        error = TROUPE_EOPTION;
+        reason = "control: a joiner with another option strict_names";
+    } else {
+        return 0;
+    }
+    tri_refusals_count(&member->runtime->link.refusals, reason);
+    return error;
+}
+
+/* Once for a joiner: who repeats its JOIN is a member already. */
+static void warn_of_profile(const struct tri_member *member, uint64_t node,
+                            const struct tri_hello *hello)
+{
+    if (hello->profile != member->profile &&
+        tri_swim_state_of(member->swim, node) == TRI_SWIM_UNKNOWN)
+        tri_warn("node %016llx joins with another value of option membership: "
+                 "set the same on all nodes, whose times to suspect and to "
+                 "answer belong together",
+                 (unsigned long long)node);
+}
+
 bool tri_member_take_join(struct tri_member *member, struct tri_packet *packet,
                           const struct tri_endpoint *from, uint64_t now_ns)
 {
     struct tri_hello hello;
     const char *wrong = tri_hello_decode(packet->body, packet->body_bytes,
                                          &hello);
-    int error = 0;
+    int error;
 
     if (wrong != NULL) {
         tri_refusals_count(&member->runtime->link.refusals, wrong);
@@ -206,16 +285,8 @@ bool tri_member_take_join(struct tri_member *member, struct tri_packet *packet,
     if (member->excluded ||
         atomic_load(&member->orders.leaving) != TRI_LEAVING_NONE)
         return false; /* we are no way in any more */
-    if (hello.interface != TRI_INTERFACE_VERSION)
-        error = TROUPE_EVERSION;
-    else if (hello.cluster_name != member->cluster_name ||
-             (packet->cluster != 0 && packet->cluster != member->cluster))
-        error = TROUPE_ECLUSTER;
+    error = check_hello(member, packet, &hello);
     if (error != 0) {
-        tri_refusals_count(&member->runtime->link.refusals,
-                           error == TROUPE_EVERSION
-                               ? "control: a joiner of another version"
-                               : "control: a joiner of another cluster");
         tri_member_refuse_join(member, packet, hello.token, from, error);
         return false;
     }
@@ -233,6 +304,8 @@ bool tri_member_take_join(struct tri_member *member, struct tri_packet *packet,
         tri_refusals_count(&member->runtime->link.refusals, wrong);
     else if (error != 0)
         tri_member_refuse_join(member, packet, hello.token, from, error);
+    else
+        warn_of_profile(member, packet->source, &hello);
     return wrong == NULL && error == 0;
 }
 

@@ -224,8 +224,9 @@ static void postponed_resume(struct tri_swim *swim)
     swim->postponed = false;
 }
 
-/* In a deaf spell refutations may have been missed. The clocks are not shifted, unlike after a pause: who
- * has lost most others hears little for long, and has to find them dead. */
+/* In a deaf spell refutations may have been missed. The clocks are not
+ * shifted, unlike after a pause: who has lost most others hears little for
+ * long, and has to find them dead. */
 static void reception(struct tri_swim *swim)
 {
     uint64_t gap_ns = swim->now_ns - swim->heard_ns;
@@ -235,6 +236,7 @@ static void reception(struct tri_swim *swim)
         tri_swim_suspicions_shift(swim, 0);
     swim->heard++;
     swim->heard_ns = swim->now_ns;
+    swim->knock_pause_ns = 0;
     postponed_resume(swim);
 }
 
@@ -296,7 +298,7 @@ static void on_packet_of_dead(struct tri_swim *swim,
                               const struct record *record)
 {
     swim->metrics.refused++;
-    if (swim->join.phase != JOIN_NONE &&
+    if (is_joining(swim) &&
         (packet->kind == TRI_SWIM_STATE ||
          packet->kind == TRI_SWIM_JOIN_RETRY)) {
         tri_swim_follow_excluded(swim, packet);
@@ -318,13 +320,17 @@ static void on_excluded(struct tri_swim *swim,
 {
     uint32_t index;
 
+    if (packet->target == 0 && is_joining(swim)) {
+        tri_swim_follow_excluded(swim, packet); /* for whom we join we ended */
+        return;
+    }
     if (packet->target == 0) {
         tri_swim_told_excluded(swim, packet, false);
         return;
     }
     index = tri_swim_find(swim, packet->target);
     if (index == NONE || swim->records[index].unmet) {
-        if (swim->join.phase == JOIN_NONE)
+        if (!is_joining(swim))
             tri_swim_follow_excluded(swim, packet);
         return;
     }
@@ -363,7 +369,8 @@ static void on_packet_of_stranger(struct tri_swim *swim,
             for (uint32_t i = 0; i < packet->rumours_len; i++)
                 if (packet->rumours[i].node == packet->from)
                     tri_swim_hear(swim, &packet->rumours[i], false);
-        } else if (swim->join.phase == JOIN_SEEDS) {
+        } else if (swim->join.phase == JOIN_SEEDS ||
+                   tri_swim_merge_start(swim, packet)) {
             tri_swim_on_state(swim, packet);
         }
         return;
@@ -478,6 +485,22 @@ static void on_packet(struct tri_swim *swim,
         on_packet_of_member(swim, packet);
 }
 
+/* Who of our side does not know yet that it lost, is told so when it speaks to
+ * us: hints at random may have missed it. */
+static void on_packet_when_excluded(struct tri_swim *swim,
+                                    const struct tri_swim_packet *packet)
+{
+    uint32_t index = tri_swim_find(swim, packet->from);
+    struct tri_swim_packet *hint;
+
+    if (swim->winner == 0 || packet->kind == TRI_SWIM_EXCLUDED ||
+        index == NONE || !is_live(swim->records[index].state))
+        return;
+    hint = tri_swim_send(swim, TRI_SWIM_EXCLUDED, packet->from);
+    if (hint != NULL)
+        hint->target = swim->winner;
+}
+
 /* --- other events ------------------------------------------------------------------- */
 
 static void on_evidence(struct tri_swim *swim, uint64_t node,
@@ -524,7 +547,10 @@ void tri_swim_step(struct tri_swim *swim, const struct tri_swim_event *event,
         pause_check(swim);
     if (event->kind == TRI_SWIM_TICK) {
         tick(swim);
-    } else if (!swim->excluded) {
+    } else if (swim->excluded) {
+        if (event->kind == TRI_SWIM_PACKET && is_sane(swim, event->packet))
+            on_packet_when_excluded(swim, event->packet);
+    } else {
         if (event->kind == TRI_SWIM_PACKET)
             on_packet(swim, event->packet);
         else if (event->kind == TRI_SWIM_EVIDENCE)

@@ -90,7 +90,7 @@ enum tri_swim_kind {
     TRI_SWIM_PING_REQ, /* ping `target` for me */
     TRI_SWIM_NACK,     /* the target of PING_REQ has not answered yet */
     TRI_SWIM_GOSSIP,   /* rumours alone */
-    TRI_SWIM_JOIN,     /* to a seed, whose id is not known: to = 0 */
+    TRI_SWIM_JOIN,     /* to an address, who is there is not known: to = 0 */
     TRI_SWIM_JOIN_RETRY, /* come again in retry_ms */
     TRI_SWIM_DIGEST,   /* hash of all */
     TRI_SWIM_BUCKETS_, /* hash of each bucket; asks for what differs */
@@ -113,6 +113,10 @@ enum tri_swim_kind {
 
 #define TRI_SWIM_CURSOR_END UINT32_MAX
 
+/* JOIN being sent, for `seed`: to where `target`, a node of the table, is or
+ * was to be found. */
+#define TRI_SWIM_SEED_NONE UINT8_MAX
+
 struct tri_swim_packet {
     uint8_t kind;
     uint8_t seed;         /* JOIN being sent: which seed (not on the wire) */
@@ -122,7 +126,7 @@ struct tri_swim_packet {
     uint64_t from;
     uint64_t to;
     uint64_t target;      /* PING_REQ, ACK through a helper, STATE_REQ, STATE,
-                             EXCLUDED; else 0 */
+                             EXCLUDED; JOIN being sent, see seed; else 0 */
     uint32_t incarnation; /* the sender's; all kinds */
     uint32_t alive_len;   /* all kinds: the sender's side, that is members that
                              are ALIVE to it (not SUSPECT), itself included */
@@ -134,6 +138,8 @@ struct tri_swim_packet {
     uint32_t start;       /* STATE */
     uint32_t cursor;      /* STATE_REQ, STATE */
     uint32_t retry_ms;    /* JOIN_RETRY */
+    uint32_t rumour_bytes; /* being sent: what the rumours take at most (not
+                              on the wire) */
     uint64_t mask;        /* STATE_REQ, STATE: buckets, bit i: bucket i */
     uint64_t digest;      /* DIGEST, BUCKETS_ */
     uint64_t buckets[TRI_SWIM_BUCKETS]; /* BUCKETS_ only; else undefined */
@@ -147,7 +153,7 @@ struct tri_swim_times {
     uint64_t gossip;          /* between two rounds of gossip; the first after
                                  a rest leaves at once */
     uint64_t digest;          /* between two digest exchanges, small cluster */
-    uint64_t announce;        /* to the dead */
+    uint64_t announce;        /* to the dead; in silence, to addresses */
     uint64_t pause_guard;     /* rule B: late by more than this is a pause */
     uint64_t forget;          /* how long the dead are remembered at least */
     uint64_t join_backoff_min, join_backoff_max;
@@ -168,6 +174,12 @@ struct tri_swim_times tri_swim_times_of(enum tri_swim_profile profile);
 #define TRI_SWIM_WITHOUT_RULE_B 2u
 #define TRI_SWIM_WITHOUT_LN_N 4u     /* in the transmission count */
 #define TRI_SWIM_WITHOUT_FINALITY 8u /* of DEAD */
+/* Health, confirmations (a suspicion lasts its minimum), telling the suspect.
+ * With rule A and rule B gone, too, it is plain SWIM. */
+#define TRI_SWIM_WITHOUT_LIFEGUARD 16u
+#define TRI_SWIM_PLAIN                                                         \
+    (TRI_SWIM_WITHOUT_LIFEGUARD | TRI_SWIM_WITHOUT_RULE_A |                    \
+     TRI_SWIM_WITHOUT_RULE_B)
 
 struct tri_swim_config {
     uint64_t node;          /* not 0 */
@@ -182,6 +194,9 @@ struct tri_swim_config {
     uint32_t header_bytes;      /* of a packet without rumours, tag included */
     uint32_t rumour_bytes;      /* of a rumour */
     uint32_t card_bytes;        /* at most, of a card beside it */
+    /* Of a node's card, so that as many as fit go into a packet; 0: not known,
+     * it may be as large as any. NULL: all are. */
+    uint32_t (*card_bytes_of)(void *context, uint64_t node);
     uint32_t snapshots_max;     /* joiners served at once; 16 (at most 64) */
     uint32_t ablate;            /* TRI_SWIM_WITHOUT_...; 0 */
     /* Whether a silent member is known to wait for a core: then it is not dead,

@@ -9,6 +9,10 @@
  *  G3 It is dropped when it was sent transmissions(n) times: a member is
  *     missed with a chance of e^-7, whatever n is.
  *  G4 A packet's rumours and cards keep to packet_bytes_max.
+ *  G5 Probes and answers that took rumours along since the last round count as
+ *     part of the next: a member sends about as much while there is much to
+ *     probe as while there is not. Counting them for later rounds, too, would
+ *     save more, but a suspect that is slow would hear of it too late.
  */
 #include <stdlib.h>
 
@@ -81,6 +85,8 @@ void tri_swim_rumour_start(struct tri_swim *swim, uint32_t index,
         else
             swim->rumours_free = swim->rumours[record->rumour].next;
     }
+    if (swim->levels_used == 0)
+        swim->filled = 0; /* the first round after a rest is a full one */
     rumour = &swim->rumours[record->rumour];
     *rumour = (struct rumour){ .record = index, .with_card = with_card };
     level_add(swim, record->rumour);
@@ -125,21 +131,28 @@ struct tri_swim_packet *tri_swim_send(struct tri_swim *swim, unsigned kind,
 static uint32_t bytes_of(const struct tri_swim *swim,
                          const struct tri_rumour *rumour)
 {
-    return swim->config.rumour_bytes +
-           (rumour->with_card ? swim->config.card_bytes : 0);
+    const struct tri_swim_config *config = &swim->config;
+    uint32_t card_bytes = 0;
+
+    if (!rumour->with_card)
+        return config->rumour_bytes;
+    if (config->card_bytes_of != NULL)
+        card_bytes = config->card_bytes_of(config->context, rumour->node);
+    if (card_bytes == 0 || card_bytes > config->card_bytes)
+        card_bytes = config->card_bytes;
+    return config->rumour_bytes + card_bytes;
 }
 
 bool tri_swim_put(struct tri_swim *swim, struct tri_swim_packet *packet,
                   const struct tri_rumour *rumour)
 {
-    uint32_t bytes = swim->config.header_bytes + bytes_of(swim, rumour);
+    uint32_t bytes = packet->rumour_bytes + bytes_of(swim, rumour);
 
-    for (uint32_t i = 0; i < packet->rumours_len; i++)
-        bytes += bytes_of(swim, &packet->rumours[i]);
-    if (bytes > swim->config.packet_bytes_max ||
+    if (swim->config.header_bytes + bytes > swim->config.packet_bytes_max ||
         packet->rumours_len == TRI_SWIM_RUMOURS_MAX)
         return false;
     packet->rumours[packet->rumours_len++] = *rumour;
+    packet->rumour_bytes = bytes;
     return true;
 }
 
@@ -218,7 +231,8 @@ static void accuse_receiver(struct tri_swim *swim,
     struct tri_rumour accusation;
 
     if (index == NONE || swim->records[index].state != TRI_SWIM_SUSPECT ||
-        packet->rumours_len != 0)
+        packet->rumours_len != 0 ||
+        !has_rule(swim, TRI_SWIM_WITHOUT_LIFEGUARD))
         return;
     tri_swim_rumour_of(swim, index, 0, false, &accusation);
     tri_swim_put(swim, packet, &accusation);
@@ -238,6 +252,7 @@ void tri_swim_fill(struct tri_swim *swim, struct tri_swim_packet *packet)
     }
     if (sent_len == 0)
         return;
+    swim->filled++;
     limit = limit_of(swim);
     for (uint32_t i = 0; i < sent_len; i++)
         count_sent(swim, sent[i], limit);
@@ -296,12 +311,12 @@ static void hints_tick(struct tri_swim *swim)
     swim->hint_ns = swim->now_ns + swim->config.times.gossip;
 }
 
-/* `fanout` distinct members: a run of the order from a random place would
+/* To `fanout` distinct members: a run of the order from a random place would
  * always pair the same ones, so each is drawn; with few members all. */
-static void round_start(struct tri_swim *swim)
+static void round_start(struct tri_swim *swim, uint32_t fanout)
 {
     uint32_t chosen[HELPERS_MAX], chosen_len = 0;
-    uint32_t n = (uint32_t)tri_min(swim->config.fanout, swim->order_len);
+    uint32_t n = (uint32_t)tri_min(fanout, swim->order_len);
 
     while (chosen_len < n && swim->levels_used != 0) {
         uint32_t place = tri_random_below(&swim->random, swim->order_len);
@@ -323,6 +338,8 @@ static void round_start(struct tri_swim *swim)
 
 void tri_swim_gossip_tick(struct tri_swim *swim)
 {
+    uint32_t fanout = swim->config.fanout;
+
     if (swim->excluded) {
         hints_tick(swim);
         return;
@@ -331,8 +348,10 @@ void tri_swim_gossip_tick(struct tri_swim *swim)
         tell_all(swim);
     if (tri_swim_gossip_due(swim) > swim->now_ns)
         return;
-    if (swim->effects->sends_len + swim->config.fanout > TRI_SWIM_SENDS_MAX)
+    if (swim->effects->sends_len + fanout > TRI_SWIM_SENDS_MAX)
         return; /* due at once */
     swim->gossiped_ns = swim->now_ns;
-    round_start(swim);
+    /* At least one is drawn: who got the others may be dead. */
+    round_start(swim, fanout - (uint32_t)tri_min(swim->filled, fanout - 1));
+    swim->filled = 0;
 }

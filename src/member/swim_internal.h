@@ -10,7 +10,8 @@
  *   swim_opinion.c what news do to the table: precedence, suspicion, exclusion
  *   swim_gossip.c  rumours and the packets they travel in
  *   swim_probe.c   probes, helpers, local health
- *   swim_sync.c    digests, lists of members, joining, leaving, the dead
+ *   swim_sync.c    digests, lists of members, joining, leaving, the dead,
+ *                  addresses where others may live
  *
  * A record is 32 bytes, its place in the index at most 16 and in the order 4.
  * Rumours and details (suspicions, deaths) are in arrays of their own, whose
@@ -117,6 +118,7 @@ enum join_phase {
     JOIN_NONE,    /* a member, or alone */
     JOIN_SEEDS,   /* no seed has answered yet */
     JOIN_PULLING, /* fetching the list */
+    JOIN_MERGING, /* a member; fetching that of others it did not know of */
 };
 
 struct join {
@@ -166,6 +168,7 @@ struct tri_swim {
     uint32_t levels[LEVELS];
     uint64_t levels_used; /* bit i: level i has rumours */
     uint64_t gossiped_ns, retold_ns, asked_ns;
+    uint32_t filled; /* packets that took rumours along; see G5 */
     uint32_t tell_at; /* leaving: place in the order; or NONE */
 
     struct probe probes[PROBES_MAX]; /* 0: the periodic one */
@@ -184,6 +187,10 @@ struct tri_swim {
     struct session sessions[SESSIONS_MAX];
     struct join join;
     uint64_t digest_ns, announce_ns, linger_ns;
+    uint64_t knock_ns;       /* in silence: no address is called before, */
+    uint64_t knock_pause_ns; /* after this pause; 0: somebody was heard */
+    uint64_t knocked_ns;     /* an address was called and nobody new has
+                                answered yet; 0: none */
     uint64_t digest_pause_ns; /* after a join: doubles to the usual; 0: none */
     uint64_t winner; /* who excluded us, for the larger side; or 0 */
     uint64_t hint_ns;
@@ -200,6 +207,12 @@ static inline bool is_live(unsigned state)
 static inline uint32_t live_len(const struct tri_swim *swim)
 {
     return swim->counts[TRI_SWIM_ALIVE] + swim->counts[TRI_SWIM_SUSPECT];
+}
+
+/* Without the list: it serves none, and asks to be asked later. */
+static inline bool is_joining(const struct tri_swim *swim)
+{
+    return swim->join.phase == JOIN_SEEDS || swim->join.phase == JOIN_PULLING;
 }
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
@@ -353,6 +366,10 @@ void tri_swim_leave_start(struct tri_swim *swim);
 
 /* Asks a suspect, and some others about it. False: there was no room. */
 bool tri_swim_last_call(struct tri_swim *swim, uint32_t index);
+/* Asks some about many suspects, and the first few of these. Returns how many
+ * found room, from the first on; 0: there was none. */
+uint32_t tri_swim_last_calls(struct tri_swim *swim, const uint32_t *indexes,
+                             uint32_t len);
 void tri_swim_ask_about(struct tri_swim *swim, uint64_t to, uint64_t node);
 
 void tri_swim_on_join(struct tri_swim *swim,
@@ -367,5 +384,10 @@ void tri_swim_on_state_req(struct tri_swim *swim,
                            const struct tri_swim_packet *packet);
 void tri_swim_on_state(struct tri_swim *swim,
                        const struct tri_swim_packet *packet);
+
+/* The list of a stranger: true when it answers a call of ours to an address,
+ * so that it is wanted. */
+bool tri_swim_merge_start(struct tri_swim *swim,
+                          const struct tri_swim_packet *packet);
 
 #endif

@@ -17,6 +17,9 @@
  */
 #include "member/swim_internal.h"
 
+/* More last calls at a time are made together. */
+#define CALLS_SINGLE_MAX 3u
+
 /* ln n, n > 0: by the exponent and the series of artanh, so that a seed gives
  * the same run on every machine and libm is not needed. */
 double tri_swim_ln(uint32_t n)
@@ -81,12 +84,13 @@ static void suspicion_start(struct tri_swim *swim, uint32_t index)
 
     if (k > ACCUSERS_MAX - 1)
         k = ACCUSERS_MAX - 1;
-    if (n < k + 2 || n <= 3)
+    if (n < k + 2 || n <= 3 || !has_rule(swim, TRI_SWIM_WITHOUT_LIFEGUARD))
         k = 0;
     detail->confirmations = (uint8_t)k;
     detail->min_ns = tri_swim_suspicion_min_ns(&swim->config, n);
     detail->max_ns = detail->min_ns * swim->config.beta;
-    if (swim->records[index].evidence == TRI_SWIM_STRONG)
+    if (swim->records[index].evidence == TRI_SWIM_STRONG ||
+        !has_rule(swim, TRI_SWIM_WITHOUT_LIFEGUARD))
         detail->max_ns = detail->min_ns;
     else if (n <= 3)
         detail->min_ns = detail->max_ns = 2 * detail->min_ns;
@@ -136,8 +140,12 @@ void tri_swim_call_answered(struct tri_swim *swim, uint64_t node)
 {
     uint32_t index = tri_swim_find(swim, node);
 
-    if (index != NONE && swim->records[index].state == TRI_SWIM_SUSPECT)
-        swim->details[swim->records[index].detail].answered = true;
+    struct detail *detail;
+
+    if (index == NONE || swim->records[index].state != TRI_SWIM_SUSPECT)
+        return;
+    detail = &swim->details[swim->records[index].detail];
+    detail->answered = detail->called_ns != 0;
 }
 
 static void suspicion_watch(struct tri_swim *swim, uint32_t index)
@@ -231,6 +239,45 @@ void tri_swim_suspicions_shift(struct tri_swim *swim, uint64_t gap_ns)
         swim->suspects_due_ns += gap_ns;
 }
 
+/* This suspect and those whose first call would come within a period. Returns
+ * how many. */
+static uint32_t calls_due(const struct tri_swim *swim, uint32_t index,
+                          uint32_t called[TRI_SWIM_RUMOURS_MAX])
+{
+    uint64_t soon_ns = swim->now_ns + swim->config.times.period;
+    uint32_t len = 0;
+
+    called[len++] = index;
+    for (uint32_t i = 0; i < swim->suspects_len; i++) {
+        uint32_t other = swim->suspects[i];
+        const struct detail *detail =
+            &swim->details[swim->records[other].detail];
+
+        if (other != index && len < TRI_SWIM_RUMOURS_MAX &&
+            wants_call(swim, detail) &&
+            suspicion_end_ns(swim, detail) <=
+                (detail->called_ns == 0 ? soon_ns : swim->now_ns))
+            called[len++] = other;
+    }
+    return len;
+}
+
+/* When a good part of a large cluster is gone, as many calls would be due at
+ * once: then some others are asked about all of them in one packet. */
+static void calls_make(struct tri_swim *swim, uint32_t index)
+{
+    uint32_t called[TRI_SWIM_RUMOURS_MAX];
+    uint32_t len = calls_due(swim, index, called);
+
+    if (len > CALLS_SINGLE_MAX)
+        len = tri_swim_last_calls(swim, called, len);
+    else
+        len = tri_swim_last_call(swim, index) ? 1 : 0;
+    for (uint32_t i = 0; i < len; i++)
+        swim->details[swim->records[called[i]].detail].called_ns =
+            swim->now_ns;
+}
+
 void tri_swim_suspicions_tick(struct tri_swim *swim)
 {
     uint64_t due_ns = TRI_NS_NEVER;
@@ -251,8 +298,7 @@ void tri_swim_suspicions_tick(struct tri_swim *swim)
             suspicions_postpone(swim);
             return;
         } else if (wants_call(swim, detail)) {
-            if (tri_swim_last_call(swim, index))
-                detail->called_ns = swim->now_ns;
+            calls_make(swim, index);
             due_ns = min_u64(due_ns, suspicion_end_ns(swim, detail));
             i++;
         } else if (is_starved(swim, record)) {

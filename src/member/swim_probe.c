@@ -17,6 +17,8 @@ void tri_swim_health_add(struct tri_swim *swim, int by)
 {
     int health = (int)swim->health + by;
 
+    if (!has_rule(swim, TRI_SWIM_WITHOUT_LIFEGUARD))
+        return;
     swim->health = health < 0                  ? 0
                    : health > (int)HEALTH_MAX ? HEALTH_MAX
                                                : (uint32_t)health;

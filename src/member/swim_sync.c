@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the SWIM core does beside probes and rumours: digests that heal what
- * rumours missed, joining, leaving, and calling the dead.
+ * rumours missed, joining, leaving, and calling the dead and addresses.
  *
  * Digest:   DIGEST -->  differs: <-- BUCKETS
  *           STATE_REQ (the buckets that differ, ASK_BACK) -->
  *           <-- STATE, and a STATE_REQ for the same
  *   Entries go without cards; who meets nodes it does not know asks for those,
- *   by name, with cards: a STATE_REQ with rumours. A lost packet ends the exchange; the next one heals.
+ *   by name, with cards: a STATE_REQ with rumours. A lost packet ends the
+ *   exchange; the next one heals.
  *
  * Joining:  NONE --DO_JOIN--> SEEDS --STATE--> PULLING --all of it--> NONE
  *   JOIN to one seed after the other, in random order; after each round a
@@ -16,6 +17,15 @@
  *   (STATE, cursor 0), one of which is asked for the list, so that a mass join
  *   does not weigh on the seeds alone. Chunks are asked for by cursor, and
  *   asked for again when they do not come.
+ *
+ * Calling addresses: all whom a node knew may be gone while others, of whom it
+ *   has not heard, live at their addresses. By rule A it judges nobody. So who
+ *   hears nothing for long sends a JOIN now and then to an address: of a seed,
+ *   or of one that it knows. Who is there and does not know it takes it in; the
+ *   answer is that of a stranger, whose list is fetched:
+ *   NONE --STATE of a stranger--> MERGING --all of it, or no answer--> NONE
+ *   Who is heard by others calls no addresses: sides that fell apart, and hold
+ *   members of each other for dead, are not to mix.
  */
 #include "member/swim_internal.h"
 
@@ -24,6 +34,11 @@
 /* With more members the list does not come from the seed, but from one of
  * those that its answer names. */
 #define SEED_SERVES_MAX 8u
+/* Of suspects that are asked about together, so many are asked themselves. */
+#define CALL_PINGS 4u
+/* After a silence of so many periods, which no chance makes, all that we know
+ * may be gone. */
+#define LONELY_PERIODS 8u
 
 /* --- STATE --------------------------------------------------------------------- */
 
@@ -143,6 +158,36 @@ bool tri_swim_last_call(struct tri_swim *swim, uint32_t index)
     return true;
 }
 
+uint32_t tri_swim_last_calls(struct tri_swim *swim, const uint32_t *indexes,
+                             uint32_t len)
+{
+    uint32_t fanout = swim->config.fanout, named = 0;
+    uint32_t pings = (uint32_t)tri_min(len, CALL_PINGS);
+    uint64_t mask = 0;
+
+    if (swim->effects->sends_len + fanout + pings > TRI_SWIM_SENDS_MAX)
+        return 0;
+    for (uint32_t i = 0; i < len; i++)
+        mask |= 1ull << bucket_of(swim->records[indexes[i]].node);
+    for (uint32_t i = 0; i < pings; i++)
+        tri_swim_ping(swim, indexes[i]);
+    for (uint32_t i = 0; i < fanout; i++) {
+        uint32_t other =
+            tri_swim_random_member(swim, swim->records[indexes[0]].node);
+        struct tri_swim_packet *packet =
+            request(swim, swim->records[other].node, 0, mask, 0);
+
+        for (named = 0; named < len; named++) {
+            struct tri_rumour suspect;
+
+            tri_swim_rumour_of(swim, indexes[named], 0, false, &suspect);
+            if (!tri_swim_put(swim, packet, &suspect))
+                break;
+        }
+    }
+    return named;
+}
+
 /* --- serving joiners --------------------------------------------------------------- */
 
 /* A place among those served; NULL: all are taken. */
@@ -218,7 +263,7 @@ void tri_swim_on_join(struct tri_swim *swim,
         .state = TRI_SWIM_ALIVE, .with_card = true,
     };
 
-    if (swim->leaving || swim->join.phase != JOIN_NONE) {
+    if (swim->leaving || is_joining(swim)) {
         retry_later(swim, packet->from, pause_ns);
         return;
     }
@@ -236,10 +281,11 @@ void tri_swim_on_join(struct tri_swim *swim,
         snapshot(swim, packet->from, 0, session);
 }
 
-/* The members that a request names, with their cards. */
+/* The members that a request names, with their cards if it wants them. */
 static void state_named(struct tri_swim *swim,
                         const struct tri_swim_packet *names)
 {
+    bool cards = (names->flags & TRI_SWIM_CARDS) != 0;
     struct tri_swim_packet *packet = NULL;
 
     for (uint32_t i = 0; i < names->rumours_len; i++) {
@@ -248,13 +294,13 @@ static void state_named(struct tri_swim *swim,
 
         if (index == NONE)
             continue;
-        tri_swim_rumour_of(swim, index, 0, true, &entry);
+        tri_swim_rumour_of(swim, index, 0, cards, &entry);
         if (packet != NULL && tri_swim_put(swim, packet, &entry))
             continue;
         packet = tri_swim_send(swim, TRI_SWIM_STATE, names->from);
         if (packet == NULL)
             return; /* a digest brings the rest */
-        packet->flags = TRI_SWIM_CARDS;
+        packet->flags = cards ? TRI_SWIM_CARDS : 0;
         packet->mask = names->mask;
         packet->cursor = TRI_SWIM_CURSOR_END;
         tri_swim_put(swim, packet, &entry);
@@ -285,7 +331,7 @@ void tri_swim_on_state_req(struct tri_swim *swim,
         return;
     }
     session = session_of(swim, packet->from);
-    if (session == NULL || swim->join.phase != JOIN_NONE)
+    if (session == NULL || is_joining(swim))
         retry_later(swim, packet->from, swim->config.times.join_backoff_min);
     else
         snapshot(swim, packet->from, packet->cursor, session);
@@ -371,6 +417,13 @@ static void pull_from_start(struct join *join)
     join->ahead_len = 0;
 }
 
+/* Whom we did not know answers no more: digests have to do. */
+static void merge_end(struct tri_swim *swim)
+{
+    swim->join.phase = JOIN_NONE;
+    tri_swim_digest_soon(swim);
+}
+
 /* The next part of the list. A helper that does not answer is left for
  * another; without any other, or when several did not answer, the seeds are
  * asked again: those that we know may all be gone. */
@@ -381,6 +434,10 @@ static void pull_tick(struct tri_swim *swim)
 
     if (join->tries >= PULL_TRIES_MAX || index == NONE ||
         !is_live(swim->records[index].state)) {
+        if (join->phase == JOIN_MERGING) {
+            merge_end(swim);
+            return;
+        }
         index = tri_swim_random_member(swim, join->helper);
         if (index == NONE || join->helpers == PULL_HELPERS_MAX) {
             join->phase = JOIN_SEEDS;
@@ -428,8 +485,8 @@ void tri_swim_digest_soon(struct tri_swim *swim)
 
 static void join_done(struct tri_swim *swim)
 {
+    swim->effects->joined = swim->join.phase == JOIN_PULLING;
     swim->join.phase = JOIN_NONE;
-    swim->effects->joined = true;
     tri_swim_digest_soon(swim);
 }
 
@@ -442,7 +499,7 @@ void tri_swim_on_join_retry(struct tri_swim *swim,
 
     if (join->phase == JOIN_SEEDS && join->seed_at > 0) {
         join->due_ns = swim->now_ns + pause_ns;
-    } else if (join->phase == JOIN_PULLING && packet->from == join->helper) {
+    } else if (join->phase >= JOIN_PULLING && packet->from == join->helper) {
         join->tries = PULL_TRIES_MAX;
         join->helpers = 0;
         join->due_ns = swim->now_ns + pause_ns / 4;
@@ -451,17 +508,32 @@ void tri_swim_on_join_retry(struct tri_swim *swim,
 
 /* The first answer to a JOIN: we are a member, and say so, too. */
 static void join_accepted(struct tri_swim *swim,
-                          const struct tri_swim_packet *packet)
+                          const struct tri_swim_packet *packet,
+                          enum join_phase phase)
 {
     struct join *join = &swim->join;
 
-    join->phase = JOIN_PULLING;
+    join->phase = phase;
     join->helper = packet->from;
     join->tries = 0;
     join->helpers = 0;
     pull_from_start(join);
     join->due_ns = swim->now_ns + answer_ns(swim);
     tri_swim_rumour_start(swim, OWN, true);
+}
+
+bool tri_swim_merge_start(struct tri_swim *swim,
+                          const struct tri_swim_packet *packet)
+{
+    uint64_t late_ns = swim->config.times.period;
+
+    if (swim->join.phase != JOIN_NONE || swim->knocked_ns == 0 ||
+        swim->now_ns > swim->knocked_ns + late_ns || packet->mask != 0 ||
+        packet->target != 0)
+        return false;
+    swim->knocked_ns = 0;
+    join_accepted(swim, packet, JOIN_MERGING);
+    return true;
 }
 
 /* Chunks may arrive in any order; those behind a gap are remembered. */
@@ -504,8 +576,9 @@ static void join_chunk(struct tri_swim *swim,
 
     if (packet->from != join->helper)
         return;
-    if (packet->cursor == 0) { /* an introduction */
-        join->tries = PULL_TRIES_MAX;
+    if (packet->cursor == 0) { /* an introduction; to merge, it is of those
+                                  that we want: no other would do */
+        join->tries = join->phase == JOIN_MERGING ? 0 : PULL_TRIES_MAX;
         join->helpers = 0;
         join->due_ns = swim->now_ns;
         return;
@@ -543,7 +616,7 @@ void tri_swim_on_state(struct tri_swim *swim,
     struct tri_swim_packet *names = NULL;
 
     if (snapshot_part && swim->join.phase == JOIN_SEEDS)
-        join_accepted(swim, packet);
+        join_accepted(swim, packet, JOIN_PULLING);
     for (uint32_t i = 0; i < packet->rumours_len; i++) {
         const struct tri_rumour *entry = &packet->rumours[i];
 
@@ -552,12 +625,12 @@ void tri_swim_on_state(struct tri_swim *swim,
             names = ask_name(swim, names, packet, entry);
         else
             tri_swim_hear(swim, entry, packet->mask != 0);
+        if (!snapshot_part)
+            tri_swim_call_answered(swim, entry->node);
     }
     if (swim->excluded)
         return;
-    if (packet->target != 0)
-        tri_swim_call_answered(swim, packet->target);
-    if (snapshot_part && swim->join.phase == JOIN_PULLING)
+    if (snapshot_part && swim->join.phase != JOIN_NONE)
         join_chunk(swim, packet);
     else if (packet->mask != 0 && packet->cursor != TRI_SWIM_CURSOR_END)
         request(swim, packet->from, packet->cursor, packet->mask,
@@ -625,18 +698,25 @@ static void digest_tick(struct tri_swim *swim)
 
 /* --- calling the dead ----------------------------------------------------------------- */
 
-/* One that died by silence, from a random place on; NONE: there is none. */
-static uint32_t random_dead(struct tri_swim *swim)
+/* One whose card the caller has, from a random place on; NONE: there is none.
+ */
+static uint32_t random_met(struct tri_swim *swim,
+                           bool (*suits)(const struct record *record))
 {
     uint32_t len = swim->records_len;
     uint32_t at = tri_random_below(&swim->random, len);
 
     for (uint32_t i = 0; i < len; i++, at = at + 1 < len ? at + 1 : 0)
-        if (swim->records[at].state == TRI_SWIM_DEAD && at != OWN &&
-            !swim->records[at].unmet &&
-            swim->records[at].evidence != TRI_SWIM_PROOF)
+        if (at != OWN && !swim->records[at].unmet &&
+            suits(&swim->records[at]))
             return at;
     return NONE;
+}
+
+static bool died_by_silence(const struct record *record)
+{
+    return record->state == TRI_SWIM_DEAD &&
+           record->evidence != TRI_SWIM_PROOF;
 }
 
 /* dead / alive of the members call, so about as many as are dead. */
@@ -652,9 +732,71 @@ static void announce_tick(struct tri_swim *swim)
     if (tri_random_below(&swim->random, live_len(swim)) >=
         swim->counts[TRI_SWIM_DEAD])
         return;
-    index = random_dead(swim);
+    index = random_met(swim, died_by_silence);
     if (index != NONE)
         tri_swim_send(swim, TRI_SWIM_ANNOUNCE, swim->records[index].node);
+}
+
+/* --- calling addresses ------------------------------------------------------- */
+
+static bool is_any(const struct record *record)
+{
+    (void)record;
+    return true;
+}
+
+/* A JOIN to a seed, or to where somebody is or was that we know: another may
+ * live there now. */
+static void knock(struct tri_swim *swim)
+{
+    struct join *join = &swim->join;
+    uint32_t index = random_met(swim, is_any);
+    bool by_seed = join->seeds_len > 0 &&
+                   (index == NONE || tri_random_below(&swim->random, 2) == 0);
+    struct tri_swim_packet *packet;
+    struct tri_rumour own;
+
+    if (index == NONE && !by_seed)
+        return;
+    packet = tri_swim_send(swim, TRI_SWIM_JOIN, 0);
+    if (packet == NULL)
+        return;
+    if (by_seed) {
+        packet->seed =
+            join->seeds[tri_random_below(&swim->random, join->seeds_len)];
+    } else {
+        packet->seed = TRI_SWIM_SEED_NONE;
+        packet->target = swim->records[index].node;
+    }
+    tri_swim_rumour_of(swim, OWN, 0, true, &own);
+    tri_swim_put(swim, packet, &own);
+    swim->knocked_ns = swim->now_ns;
+}
+
+static uint64_t knock_due(const struct tri_swim *swim)
+{
+    bool knows_any = swim->join.seeds_len > 0 || swim->records_len > 1;
+    uint64_t since_ns =
+        swim->heard_ns + LONELY_PERIODS * swim->config.times.period;
+
+    if (!knows_any || swim->join.phase != JOIN_NONE)
+        return TRI_NS_NEVER;
+    return swim->knock_pause_ns == 0 ? since_ns
+                                     : tri_max(since_ns, swim->knock_ns);
+}
+
+/* After pauses that double, each from 3/4 to 5/4 of its length. */
+static void knock_tick(struct tri_swim *swim)
+{
+    const struct tri_swim_times *times = &swim->config.times;
+    uint64_t pause_ns = tri_max(times->period, swim->knock_pause_ns) * 2;
+
+    if (swim->now_ns < knock_due(swim))
+        return;
+    swim->knock_pause_ns = min_u64(pause_ns, times->announce);
+    swim->knock_ns = swim->now_ns + swim->knock_pause_ns * 3 / 4 +
+                     random_ns(swim, swim->knock_pause_ns / 2);
+    knock(swim);
 }
 
 /* --- leaving -------------------------------------------------------------------------- */
@@ -717,7 +859,7 @@ uint64_t tri_swim_sync_due(const struct tri_swim *swim)
         due_ns = min_u64(due_ns, swim->digest_ns);
     if (swim->counts[TRI_SWIM_DEAD] > 0)
         due_ns = min_u64(due_ns, swim->announce_ns);
-    return due_ns;
+    return min_u64(due_ns, knock_due(swim));
 }
 
 void tri_swim_sync_tick(struct tri_swim *swim)
@@ -729,4 +871,5 @@ void tri_swim_sync_tick(struct tri_swim *swim)
     join_tick(swim);
     digest_tick(swim);
     announce_tick(swim);
+    knock_tick(swim);
 }

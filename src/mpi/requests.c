@@ -6,40 +6,65 @@
 #include <troupe/mpi.h>
 
 #include "message/pool.h"
+#include "mpi/job_mpi.h"
 
 #define REQUESTS_MAX 1024
 
+struct tri_pending {
+    MPI_Request request;
+    troupe_ref_t to;
+    void *message;
+};
+
 struct tri_requests {
     uint32_t len;
-    struct {
-        MPI_Request request;
-        troupe_ref_t to;
-        void *message;
-    } pending[REQUESTS_MAX];
+    struct tri_pending pending[REQUESTS_MAX];
 };
+
+static void refuse(struct tri_runtime *runtime, troupe_ref_t to,
+                   struct tri_message *message, int reason)
+{
+    const troupe_dead_letter_t letter = {
+        .to = to,
+        .sender = { .node = runtime->node },
+        .reason = reason,
+        .type = message->type,
+        .index = message->index,
+        .bytes = message->bytes,
+    };
+
+    tri_dead_letter(runtime, &letter);
+    tri_message_free(message);
+}
 
 /*
  * The receiver may be full for the moment: then the message waits with its
  * request done. Any other failure becomes a dead letter.
  */
 static bool send_now(struct tri_runtime *runtime, troupe_ref_t to,
-                     void *message)
+                     struct tri_message *message)
 {
-    int rc = tri_send_now(runtime, tri_message_of(message), to);
+    int rc = tri_send_now(runtime, message, to);
 
-    if (rc == TROUPE_EFULL)
-        return false;
-    if (rc != 0)
-        tri_refuse(runtime, tri_message_of(message), rc);
-    return true;
+    if (rc != 0 && rc != TROUPE_EFULL)
+        refuse(runtime, to, message, rc);
+    return rc != TROUPE_EFULL;
 }
 
-static bool is_done(MPI_Request *request)
+/* False: it is yet to be done, or its receiver is full. */
+static bool end(struct tri_runtime *runtime, struct tri_pending *pending)
 {
-    int done = 0;
+    struct tri_message *message = tri_message_of(pending->message);
+    int done = 0, rc;
 
     /* also true of those that were done before and found their receiver full */
-    return MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done;
+    rc = MPI_Test(&pending->request, &done, MPI_STATUS_IGNORE);
+    if (rc != MPI_SUCCESS) {
+        /* MPI may have freed it: then another test says that all is well. */
+        refuse(runtime, pending->to, message, tri_mpi_failed("MPI_Test", rc));
+        return true;
+    }
+    return done && send_now(runtime, pending->to, message);
 }
 
 /* Called while the starting thread waits. True: some are still pending. */
@@ -48,12 +73,9 @@ static bool test_requests(struct tri_runtime *runtime)
     struct tri_requests *list = runtime->requests;
     uint32_t kept = 0;
 
-    for (uint32_t i = 0; i < list->len; i++) {
-        if (is_done(&list->pending[i].request) &&
-            send_now(runtime, list->pending[i].to, list->pending[i].message))
-            continue;
-        list->pending[kept++] = list->pending[i];
-    }
+    for (uint32_t i = 0; i < list->len; i++)
+        if (!end(runtime, &list->pending[i]))
+            list->pending[kept++] = list->pending[i];
     list->len = kept;
     return kept > 0;
 }

@@ -37,6 +37,12 @@ struct tri_spawn {
 
 /* --- parent --------------------------------------------------------------- */
 
+/* As soon as nobody gets it any more. */
+static void forget_key(struct tri_spawn *spawn)
+{
+    explicit_bzero(&spawn->welcome, sizeof(spawn->welcome));
+}
+
 static void destroy(struct tri_spawn *spawn)
 {
     for (size_t i = 0; spawn->argv != NULL && spawn->argv[i] != NULL; i++)
@@ -70,7 +76,7 @@ static int hand_over(struct tri_spawn *spawn, MPI_Comm children)
     MPI_Comm_set_errhandler(children, MPI_ERRORS_RETURN);
     rc = MPI_Send(&spawn->welcome, (int)sizeof(spawn->welcome), MPI_BYTE, 0,
                   WELCOME_TAG, children);
-    explicit_bzero(&spawn->welcome, sizeof(spawn->welcome));
+    forget_key(spawn); /* to part may take for ever */
     if (rc != MPI_SUCCESS)
         return tri_mpi_failed("MPI_Send", rc);
     rc = MPI_Comm_disconnect(&children);
@@ -94,6 +100,7 @@ static void *run(void *arg)
     MPI_Info_free(&info);
     spawn->rc = rc == MPI_SUCCESS ? hand_over(spawn, children)
                                   : tri_mpi_failed("MPI_Comm_spawn", rc);
+    forget_key(spawn);
     MPI_Comm_free(&self);
     /* Pairs with the acquire load of tri_spawn_is_done. */
     atomic_store_explicit(&spawn->done, true, memory_order_release);
@@ -122,7 +129,7 @@ int tri_spawn_begin(const char *command, char *const argv[], int len,
     if (rc == 0)
         rc = tri_thread_create(&spawn->thread, "troupe-spawn", run, spawn);
     if (rc != 0) {
-        explicit_bzero(&spawn->welcome, sizeof(spawn->welcome));
+        forget_key(spawn);
         destroy(spawn);
         return rc;
     }

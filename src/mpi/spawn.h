@@ -17,6 +17,8 @@
 struct tri_welcome {
     uint32_t interface; /* TRI_INTERFACE_VERSION of the parent */
     uint32_t security;  /* enum tri_seal_mode */
+    uint32_t strict_names;
+    uint32_t reserved;
     char seeds[TRI_WELCOME_SEEDS_BYTES];
     char cluster[TRI_WELCOME_NAME_BYTES]; /* "": none */
     unsigned char key[TRI_WELCOME_KEY_BYTES];

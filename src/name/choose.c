@@ -15,6 +15,22 @@ enum rank {
     RANK_NONE, /* dead, or not connected yet */
 };
 
+/* By its card: with a ring closed, or not wanted (option transport), it is not
+ * how messages go there that says where it is. */
+static bool is_of_host(const struct tri_runtime *runtime,
+                       const struct tri_peer *peer)
+{
+    troupe_member_t own, other;
+
+    if (peer->transport != NULL &&
+        peer->transport->ops == &tri_transport_ring)
+        return true;
+    return runtime->roster != NULL &&
+           tri_roster_get(runtime->roster, runtime->node, &own) &&
+           tri_roster_get(runtime->roster, peer->node, &other) &&
+           own.host == other.host;
+}
+
 /* The instances of a name, one after the other, and the choice so far. */
 struct choice {
     struct tri_directory *directory;
@@ -45,10 +61,7 @@ static enum rank rank_of(const struct choice *choice,
         return RANK_ANY;
     if (is_here)
         return RANK_HERE;
-    return peer->transport != NULL &&
-                   peer->transport->ops == &tri_transport_ring
-               ? RANK_HOST
-               : RANK_ANY;
+    return is_of_host(runtime, peer) ? RANK_HOST : RANK_ANY;
 }
 
 /* Rendezvous hashing (Thaler, Ravishankar 1998): the highest wins; when one

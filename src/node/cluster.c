@@ -162,6 +162,21 @@ int tri_cluster_check_cards(const troupe_t *troupe)
 
 /* --- which cluster -------------------------------------------------------- */
 
+static enum tri_swim_profile profile_of(const char *text)
+{
+    static const char *const names[] = {
+        [TRI_SWIM_HPC] = "hpc",
+        [TRI_SWIM_FAST] = "fast",
+        [TRI_SWIM_CLOUD] = "cloud",
+        [TRI_SWIM_TEST] = "test",
+    };
+
+    for (size_t i = 0; i < tri_array_len(names); i++)
+        if (strcmp(text, names[i]) == 0)
+            return (enum tri_swim_profile)i;
+    return TRI_SWIM_HPC;
+}
+
 struct found {
     int rc;
     uint64_t cluster;
@@ -182,8 +197,11 @@ int tri_cluster_find(troupe_t *troupe)
             .seeds = runtime->options.seeds,
             .interface = runtime->options.interface,
             .cluster = runtime->options.cluster,
+            .strict = runtime->options.strict_names != 0,
+            .profile = profile_of(runtime->options.membership),
             .node = runtime->node,
             .key = troupe->key,
+            .security = troupe->security,
             .deadline_ns = tri_now_ns() +
                            runtime->options.join_timeout_ms * TRI_NS_PER_MS,
         };
@@ -231,6 +249,12 @@ static int choose_address(const troupe_t *troupe,
         rc = tri_interface_choose("127.0.0.1", own_p);
     else
         rc = tri_interface_choose(options->interface, own_p);
+    if (rc != 0 && address[0] != '\0') {
+        tri_error("option listen is \"%s\": before the port goes an address of "
+                  "this host, or nothing: then it is that of all of them",
+                  options->listen);
+        rc = TROUPE_EOPTION;
+    }
     *address_p = *own_p;
     /* A port alone is one of all addresses. */
     if (*port_p != 0 && address[0] == '\0')
@@ -314,21 +338,6 @@ void tri_cluster_card(const troupe_t *troupe, struct tri_member_card *card_p)
 
 /* --- life ----------------------------------------------------------------- */
 
-static enum tri_swim_profile profile_of(const char *text)
-{
-    static const char *const names[] = {
-        [TRI_SWIM_HPC] = "hpc",
-        [TRI_SWIM_FAST] = "fast",
-        [TRI_SWIM_CLOUD] = "cloud",
-        [TRI_SWIM_TEST] = "test",
-    };
-
-    for (size_t i = 0; i < tri_array_len(names); i++)
-        if (strcmp(text, names[i]) == 0)
-            return (enum tri_swim_profile)i;
-    return TRI_SWIM_HPC;
-}
-
 int tri_cluster_open(troupe_t *troupe)
 {
     struct tri_runtime *runtime = &troupe->runtime;
@@ -346,6 +355,7 @@ int tri_cluster_open(troupe_t *troupe)
         .cluster_name = troupe->cards[0].cluster_name,
         .profile = profile_of(runtime->options.membership),
         .key = troupe->key,
+        .security = troupe->security,
         .ring = troupe->ring,
         .fabric = troupe->fabric,
         .seeds = &troupe->seeds,

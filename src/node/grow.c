@@ -30,6 +30,7 @@ static int make_welcome(const troupe_t *troupe, struct tri_welcome *welcome_p)
     }
     welcome_p->interface = TRI_INTERFACE_VERSION;
     welcome_p->security = troupe->security;
+    welcome_p->strict_names = troupe->runtime.options.strict_names;
     tri_endpoint_print(&troupe->endpoint, welcome_p->seeds);
     if (len > 0)
         memcpy(welcome_p->cluster, cluster, len);
@@ -155,6 +156,7 @@ int tri_grow_options(troupe_t *troupe)
     const struct tri_welcome *welcome = troupe->welcome;
     int rc = replace(&options->seeds, welcome->seeds);
 
+    options->strict_names = welcome->strict_names;
     if (rc == 0)
         rc = replace(&options->cluster, welcome->cluster);
     if (rc == 0)

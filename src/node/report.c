@@ -20,6 +20,7 @@
 static _Atomic int report_fd = -1;
 static _Atomic uint64_t report_node;
 static _Atomic int report_rank = -1;
+static pid_t report_pid;
 
 static void write_line(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
@@ -46,6 +47,8 @@ static void write_line(const char *format, ...)
 static void on_process_exit(int status, void *arg)
 {
     (void)arg;
+    if (getpid() != report_pid)
+        return; /* a child that was forked, and is no node */
     write_line("exit %016llx %d rank %d\n",
                (unsigned long long)atomic_load(&report_node), status,
                atomic_load(&report_rank));
@@ -79,6 +82,7 @@ void tri_report_open(troupe_t *troupe)
         return;
     }
     atomic_store(&report_fd, fd);
+    report_pid = getpid();
     on_exit(on_process_exit, NULL);
 }
 
@@ -91,9 +95,10 @@ void tri_report_started(troupe_t *troupe)
         return;
     if (troupe_endpoint(troupe, endpoint, sizeof(endpoint)) != 0)
         strcpy(endpoint, "-");
-    write_line("node %016llx rank %d size %d pid %d started %llu endpoint %s\n",
+    write_line("node %016llx rank %d size %d here %u pid %d started %llu "
+               "endpoint %s\n",
                (unsigned long long)runtime->node, rank_of(troupe),
-               runtime->size, (int)getpid(),
+               runtime->size, troupe->host_ranks, (int)getpid(),
                (unsigned long long)tri_process_started(getpid()), endpoint);
 }
 

@@ -34,6 +34,7 @@ struct stop {
     uint64_t quiet_deadline_ns;
     bool failed; /* MPI is not to be used any more */
     bool alone;  /* this rank leaves, the others go on */
+    int rc;      /* what troupe_stop says: was anything left? */
 };
 
 static bool has_lost_ranks(const troupe_t *troupe)
@@ -84,13 +85,16 @@ static void become_quiet_alone(struct stop *stop, struct tri_seat *seat)
     stop->failed = true;
     tri_finalize_bar();
     if (tri_group_drain(&stop->troupe->runtime, seat,
-                        stop->quiet_deadline_ns) != 0)
+                        stop->quiet_deadline_ns) != 0) {
         tri_warn("leaving although not all that was sent is handled");
+        stop->rc = TROUPE_ETIMEDOUT;
+    }
 }
 
 static void become_quiet(struct stop *stop, struct tri_seat *seat)
 {
     struct tri_runtime *runtime = &stop->troupe->runtime;
+    bool is_drained = true;
     int rc;
 
     if (stop->alone) {
@@ -103,11 +107,17 @@ static void become_quiet(struct stop *stop, struct tri_seat *seat)
     /* With ETIMEDOUT not all are here, or they do not answer. */
     tri_member_stopping(runtime->member, rc != TROUPE_ETIMEDOUT);
     /* A quiesce is about ranks alone. */
-    if (has_joined(stop->troupe) &&
-        tri_group_drain(runtime, seat, stop->quiet_deadline_ns) != 0)
-        rc = rc != 0 ? rc : TROUPE_ESTOPPING;
-    if (rc != 0)
-        tri_warn("stopping although not all is quiet");
+    if (has_joined(stop->troupe))
+        is_drained =
+            tri_group_drain(runtime, seat, stop->quiet_deadline_ns) == 0;
+    if (rc != 0 || !is_drained)
+        tri_warn("stopping although not all is quiet (option stop_timeout_ms is "
+                 "%u; ranks that only serve others call troupe_serve until all "
+                 "come to stop)",
+                 runtime->options.stop_timeout_ms);
+    /* ESTOPPING is about actors that are too busy to be waited for. */
+    if (rc == TROUPE_ETIMEDOUT || !is_drained)
+        stop->rc = TROUPE_ETIMEDOUT;
     stop->failed = rc == TROUPE_ETIMEDOUT || has_lost_ranks(stop->troupe);
 }
 
@@ -162,17 +172,18 @@ static bool has_no_actors(void *arg)
     return tri_scheduler_actors(&stop->troupe->runtime.scheduler) == 0;
 }
 
-static int end_actors(struct stop *stop, struct tri_seat *seat)
+static void end_actors(struct stop *stop, struct tri_seat *seat)
 {
     struct tri_runtime *runtime = &stop->troupe->runtime;
 
+    runtime->leaves_alone = stop->alone;
     atomic_store(&runtime->stopping, 1);
     stop_actors(runtime, seat);
     if (wait_in_naps(stop, seat, has_no_actors, stop->deadline_ns) == 0)
-        return 0;
+        return;
     tri_error("%u actors did not stop in time",
               tri_scheduler_actors(&runtime->scheduler));
-    return TROUPE_ETIMEDOUT;
+    stop->rc = TROUPE_ETIMEDOUT;
 }
 
 /* --- what MPI still does for this node ------------------------------------------- */
@@ -269,7 +280,6 @@ static int stop_node(troupe_t **troupe_p, bool alone)
     struct stop stop = { .troupe = troupe };
     struct tri_seat seat;
     uint64_t timeout_ns;
-    int rc;
 
     if (troupe == NULL)
         return TROUPE_EINVAL;
@@ -286,7 +296,7 @@ static int stop_node(troupe_t **troupe_p, bool alone)
     become_quiet(&stop, &seat);
     /* All are here: who goes now is missed by no group. */
     tri_views_close_groups(&troupe->runtime);
-    rc = end_actors(&stop, &seat);
+    end_actors(&stop, &seat);
     end_growth(&stop, &seat);
     say_bye(&stop, &seat);
     leave(&stop, &seat);
@@ -302,9 +312,9 @@ static int stop_node(troupe_t **troupe_p, bool alone)
         return TROUPE_ETIMEDOUT;
     }
     leave_together(&stop);
-    tri_report_stopped(troupe, rc);
+    tri_report_stopped(troupe, stop.rc);
     tri_node_free(troupe, !stop.failed);
-    return rc;
+    return stop.rc;
 }
 
 int troupe_stop(troupe_t **troupe_p)

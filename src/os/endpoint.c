@@ -164,12 +164,17 @@ static int look_up(const char *text, const char *host, int flags,
 
     if (rc == 0)
         return 0;
-    tri_error("seed '%s': host '%s' has no %saddress (%s)", text, host,
-              family == 4   ? "IPv4 "
-              : family == 6 ? "IPv6 "
-                            : "",
-              gai_strerror(rc));
-    return flags & AI_NUMERICHOST ? TROUPE_EOPTION : TROUPE_ENOSEED;
+    if (flags & AI_NUMERICHOST) {
+        tri_error("seed '%s': '%s' is no address (%s)", text, host,
+                  gai_strerror(rc));
+        return TROUPE_EOPTION;
+    }
+    tri_info("seed '%s': host '%s' has no %saddress (%s)", text, host,
+             family == 4   ? "IPv4 "
+             : family == 6 ? "IPv6 "
+                           : "",
+             gai_strerror(rc));
+    return TROUPE_ENOSEED;
 }
 
 int tri_endpoint_resolve(const char *text, uint8_t family,

@@ -50,7 +50,7 @@ const char *tri_endpoint_print_ip(const struct tri_endpoint *endpoint,
  *
  * Blocking: as long as the resolver does, for names; never for addresses.
  * Errors: EOPTION (not such a text), ENOSEED (the name has no address of the
- * family now; may be different later). Both are logged.
+ * family now; may be different later, and is the caller's to say).
  */
 int tri_endpoint_resolve(const char *text, uint8_t family,
                          struct tri_endpoint *endpoints_p,

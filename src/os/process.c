@@ -72,20 +72,42 @@ static bool read_text(const char *path, char text[STAT_BYTES])
     return bytes > 0;
 }
 
-uint64_t tri_process_started(pid_t pid)
+/* What is behind the name, from a blank and field 3 on; NULL: it is gone. */
+static const char *read_stat(pid_t pid, char text[STAT_BYTES])
 {
-    char path[32], text[STAT_BYTES];
-    const char *c;
+    char path[32];
+    const char *name_end;
 
     snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
     if (!read_text(path, text))
-        return 0;
-    c = strrchr(text, ')');
-    for (int field = 2; c != NULL && field < STARTED_FIELD; field++) {
-        c = strchr(c, ' ');
-        c = c != NULL ? c + 1 : NULL;
+        return NULL;
+    name_end = strrchr(text, ')');
+    return name_end != NULL && name_end[1] == ' ' ? name_end + 1 : NULL;
+}
+
+static uint64_t started_of(const char *stat)
+{
+    for (int field = 2; stat != NULL && field < STARTED_FIELD; field++) {
+        stat = strchr(stat, ' ');
+        stat = stat != NULL ? stat + 1 : NULL;
     }
-    return c != NULL ? strtoull(c, NULL, 10) : 0;
+    return stat != NULL ? strtoull(stat, NULL, 10) : 0;
+}
+
+uint64_t tri_process_started(pid_t pid)
+{
+    char text[STAT_BYTES];
+
+    return started_of(read_stat(pid, text));
+}
+
+bool tri_process_runs(pid_t pid, uint64_t started)
+{
+    char text[STAT_BYTES];
+    const char *stat = read_stat(pid, text);
+
+    return stat != NULL && stat[1] != 'Z' && stat[1] != 'X' &&
+           started_of(stat) == started;
 }
 
 /* UNKNOWN: another thread's. */

@@ -24,6 +24,10 @@ int tri_process_watch(int socket, pid_t pid, int *pidfd_p);
  * gone, or not to be seen. */
 uint64_t tri_process_started(pid_t pid);
 
+/* Whether the process of that number and beginning goes on. One that has ended
+ * and that nobody has waited for does not. */
+bool tri_process_runs(pid_t pid, uint64_t started);
+
 /*
  * A descriptor that gets readable when this very process has ended. Errors:
  * ENODE (it has ended), ESYSTEM (cannot be told here, or too many descriptors

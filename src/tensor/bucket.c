@@ -218,10 +218,12 @@ int troupe_buckets_ready(troupe_buckets_t *buckets, const troupe_step_t *step,
     rc = tri_training_check(training);
     if (rc == 0 && (!training->is_open || step->step != training->step.step))
         rc = TROUPE_EINVAL;
-    if (rc == 0 && !buckets->is_sealed)
-        rc = seal(buckets);
     if (rc != 0)
         return rc;
+    if (!buckets->is_sealed)
+        rc = seal(buckets);
+    if (rc != 0)
+        return tri_step_refuse(training, rc);
     if (buckets->attempt != training->attempts)
         begin_attempt(buckets);
     if (buckets->tensors[tensor].ready)

@@ -11,6 +11,13 @@
  * arrived, whole, at the new one: then it tells the former to drop its own. So
  * one has it at any time; both, only if the ward dies, or stops, just then.
  *
+ * Therefore the members of the next view tell each other of the orphans that
+ * they have (settle.c), and the newest copy stays, of equals the one with the
+ * first of the members. Who has heard that knows that it is the orphan's only
+ * owner, and only then gives it to the program. An exchange may end well on
+ * some members and be cut short on others by the next death: so owners remember
+ * what they own, and say so in the next one.
+ *
  * A buddy that cannot take a copy says REFUSED, and the ward tries again after
  * some steps.
  */
@@ -23,7 +30,7 @@
 #include "tensor/training.h"
 
 /* Members that one is the buddy of, and orphans nobody has taken yet. */
-#define WARDS_MAX 32u
+#define WARDS_MAX TRI_BUDDY_WARDS_MAX
 /* Buddies in a row that have not got a whole copy. The oldest one's goes then. */
 #define FORMER_MAX 4u
 /* Until a member that was refused copies again. */
@@ -38,6 +45,7 @@ struct copy {
 struct ward {
     uint64_t node; /* 0: free */
     uint64_t orphaned; /* a number that grows with each; 0: it is alive */
+    bool is_owned; /* the orphan is this member's alone */
     uint64_t taken; /* bits of states; mask */
     struct copy copies[2];
 };
@@ -59,6 +67,8 @@ struct tri_buddy {
     struct ward wards[WARDS_MAX]; /* mutex */
     uint64_t arrived;             /* mutex: own copies, whole */
     uint64_t orphans;             /* mutex: there ever were */
+    uint64_t owned[WARDS_MAX];    /* mutex: orphans that were ours, the last */
+    uint32_t owned_next;
 };
 
 static struct tri_buddy *buddy_of(struct troupe_training *training)
@@ -90,6 +100,22 @@ static void drop_ward(struct ward *ward)
     *ward = (struct ward){ 0 };
 }
 
+/* The whole one; NULL: there is none. */
+static const struct copy *newest(const struct tri_buddy *buddy,
+                                 const struct ward *ward)
+{
+    const struct copy *best = NULL;
+
+    for (size_t i = 0; i < tri_array_len(ward->copies); i++) {
+        const struct copy *copy = &ward->copies[i];
+
+        if (copy->data != NULL && copy->got == buddy->bytes &&
+            (best == NULL || copy->step > best->step))
+            best = copy;
+    }
+    return best;
+}
+
 /* --- views -------------------------------------------------------------------- */
 
 static uint64_t next_member(const struct tri_view *view)
@@ -117,9 +143,8 @@ static bool is_member(const struct tri_view *view, uint64_t node)
     return false;
 }
 
-/* It is in the view no more. Who left in an orderly way leaves no orphan. */
-static bool has_died(struct troupe_training *training,
-                     const struct tri_view *view, uint64_t node)
+bool tri_buddy_has_died(struct troupe_training *training,
+                        const struct tri_view *view, uint64_t node)
 {
     troupe_member_t member;
 
@@ -128,6 +153,13 @@ static bool has_died(struct troupe_training *training,
     return troupe_member_get((troupe_from_t){ .troupe_ = training->troupe },
                              node, &member) != 0 ||
            member.state != TROUPE_MEMBER_LEFT;
+}
+
+/* It may be taken by the program. */
+static void own_orphan_locked(struct tri_buddy *buddy, struct ward *ward)
+{
+    ward->is_owned = true;
+    buddy->owned[buddy->owned_next++ % WARDS_MAX] = ward->node;
 }
 
 static void tell_to_drop(struct troupe_training *training, uint64_t node)
@@ -184,10 +216,14 @@ void tri_buddy_view(struct troupe_training *training)
         if (ward->node == 0 || ward->orphaned != 0 ||
             is_member(view, ward->node))
             continue;
-        if (has_died(training, view, ward->node))
-            ward->orphaned = ++buddy->orphans;
-        else
+        if (!tri_buddy_has_died(training, view, ward->node)) {
             drop_ward(ward);
+            continue;
+        }
+        ward->orphaned = ++buddy->orphans;
+        /* Alone nobody else has it. */
+        if (view->active == 1 && newest(buddy, ward) != NULL)
+            own_orphan_locked(buddy, ward);
     }
     tri_state_unlock();
 }
@@ -275,10 +311,11 @@ static struct ward *ward_locked(struct tri_buddy *buddy, uint64_t node)
     return place;
 }
 
+/* Not what it has left meanwhile: who got its last copy may be dead, too. */
 static void drop_locked(struct tri_buddy *buddy, uint64_t node)
 {
     for (uint32_t i = 0; i < WARDS_MAX; i++)
-        if (buddy->wards[i].node == node)
+        if (buddy->wards[i].node == node && buddy->wards[i].orphaned == 0)
             drop_ward(&buddy->wards[i]);
 }
 
@@ -395,19 +432,71 @@ uint64_t tri_buddy_copies(const struct tri_states *states)
 
 /* --- orphans -------------------------------------------------------------------- */
 
-static const struct copy *newest(const struct tri_buddy *buddy,
-                                 const struct ward *ward)
+static bool is_disputed(const struct tri_buddy *buddy, const struct ward *ward)
 {
-    const struct copy *best = NULL;
+    return ward->orphaned != 0 && !ward->is_owned &&
+           newest(buddy, ward) != NULL;
+}
 
-    for (size_t i = 0; i < tri_array_len(ward->copies); i++) {
-        const struct copy *copy = &ward->copies[i];
+uint32_t tri_buddy_orphans(const struct tri_states *states,
+                           struct tri_orphan orphans[TRI_ORPHANS_MAX],
+                           uint32_t *disputed_p)
+{
+    const struct tri_buddy *buddy;
+    uint32_t len = 0;
 
-        if (copy->data != NULL && copy->got == buddy->bytes &&
-            (best == NULL || copy->step > best->step))
-            best = copy;
+    tri_state_lock();
+    buddy = states->buddy;
+    for (uint32_t i = 0; buddy != NULL && i < WARDS_MAX; i++)
+        if (is_disputed(buddy, &buddy->wards[i]))
+            orphans[len++] = (struct tri_orphan){
+                .node = buddy->wards[i].node,
+                .rank = newest(buddy, &buddy->wards[i])->step,
+            };
+    *disputed_p = len;
+    for (uint32_t i = 0; buddy != NULL && i < WARDS_MAX; i++)
+        if (buddy->owned[i] != 0)
+            orphans[len++] = (struct tri_orphan){
+                .node = buddy->owned[i],
+                .rank = TRI_ORPHAN_IS_OWNED,
+            };
+    tri_state_unlock();
+    return len;
+}
+
+/* Whether another member's copy is the better one. */
+static bool is_outdone(const struct tri_orphan *own,
+                       const struct tri_orphan *all, uint32_t each,
+                       uint32_t len, uint32_t place)
+{
+    for (uint32_t i = 0; i < each * len; i++)
+        if (i / each != place && all[i].node == own->node &&
+            (all[i].rank > own->rank ||
+             (all[i].rank == own->rank && i / each < place)))
+            return true;
+    return false;
+}
+
+void tri_buddy_settle(struct tri_states *states, const struct tri_orphan *all,
+                      uint32_t each, uint32_t len, uint32_t place)
+{
+    struct tri_buddy *buddy;
+
+    tri_state_lock();
+    buddy = states->buddy;
+    for (uint32_t i = 0; buddy != NULL && i < WARDS_MAX; i++) {
+        struct ward *ward = &buddy->wards[i];
+        struct tri_orphan own = { .node = ward->node };
+
+        if (!is_disputed(buddy, ward))
+            continue;
+        own.rank = newest(buddy, ward)->step;
+        if (is_outdone(&own, all, each, len, place))
+            drop_ward(ward);
+        else
+            own_orphan_locked(buddy, ward);
     }
-    return best;
+    tri_state_unlock();
 }
 
 /* Where a state lies in a copy. False: no such private state. */
@@ -449,7 +538,7 @@ static int take_orphan_locked(struct tri_states *states, uint32_t index,
         struct ward *ward = &buddy->wards[i];
         const struct copy *copy = newest(buddy, ward);
 
-        if (ward->orphaned == 0 || copy == NULL ||
+        if (!ward->is_owned || copy == NULL ||
             (ward->taken & 1ull << index) != 0)
             continue;
         memcpy(data, copy->data + offset, states->list[index].bytes);

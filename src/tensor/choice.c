@@ -131,7 +131,7 @@ static void hold(struct tri_front *front, enum tri_council what, uint32_t len,
     tri_front_queue_locked(front, entry);
     rc = tri_front_start_locked(front, entry, TRI_BACKEND_NATIVE);
     if (rc != 0)
-        tri_front_end_team_locked(front, rc);
+        tri_front_fail_locked(front, TRI_BACKEND_NATIVE, rc);
 }
 
 static void ask_can(struct tri_front *front)

@@ -40,6 +40,34 @@ bool tri_coll_mismatch_read(const void *payload, size_t bytes,
     return true;
 }
 
+bool tri_coll_is_failure(int error)
+{
+    switch (error) {
+    case TROUPE_ENOMEM:
+    case TROUPE_ETRANSPORT:
+    case TROUPE_EMPI:
+    case TROUPE_ELIMIT:
+    case TROUPE_EPROTO:
+    case TROUPE_ESYSTEM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool tri_coll_failure_read(const void *payload, size_t bytes, int *error_p)
+{
+    int32_t error;
+
+    if (bytes != sizeof(error))
+        return false;
+    memcpy(&error, payload, sizeof(error));
+    if (!tri_coll_is_failure(error))
+        return false;
+    *error_p = error;
+    return true;
+}
+
 static const char *const kinds[] = {
     [TRI_COLL_BARRIER] = "barrier",
     [TRI_COLL_BCAST] = "bcast",

@@ -55,8 +55,7 @@ static void entry_init(struct troupe_collective *entry,
 /* The starting thread's, who made the group; made at its first collective. */
 static struct tri_front *front_of_starter(struct troupe_group *group)
 {
-    struct tri_view_tensor *tensor = tri_view_tensor(group);
-    struct tri_front *front = tensor->state;
+    struct tri_front *front = *tri_view_tensor(group);
 
     if (tri_likely(front != NULL))
         return front;
@@ -65,8 +64,7 @@ static struct tri_front *front_of_starter(struct troupe_group *group)
     if (front == NULL)
         return NULL;
     tri_front_release(front);
-    tensor->closed = tri_front_closed;
-    tensor->state = front;
+    *tri_view_tensor(group) = front;
     return front;
 }
 

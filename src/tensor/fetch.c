@@ -3,9 +3,15 @@
 /*
  * Who has just come gets the replicated state: it asks all that have it, for
  * some chunks each at a time, and writes what comes to where it belongs. A
- * chunk that does not come in time, or that a source does not give out now, is
- * asked for again, of the next one. Chunks that are there stay when the view
- * changes, as long as it is the state after the same step that is wanted.
+ * chunk that a source does not give out now is asked for again, of the next
+ * one; so is one that a source owes which says nothing any more. Chunks that
+ * are there stay when the view changes, as long as it is the state after the
+ * same step that is wanted.
+ *
+ * What is asked for waits at the sources, past the bound of their outboxes. On
+ * a slow link it waits long, and what is asked for twice makes that longer. So
+ * a source that is slow, but answers, is waited for; it owes a few answers at
+ * most, and those that it owes still count when another was asked meanwhile.
  *
  * Memory of the program is written by whoever polls, but only while the thread
  * that began the step is in here: `is_active` says so, under the mutex.
@@ -18,10 +24,15 @@
 #include "base/log.h"
 #include "tensor/training.h"
 
-/* Under way at each source. */
+/* In question at once, of all sources and of each: 8 MiB come in a second over
+ * the slowest link that there is time for (settle.c). */
+#define WANTS_MAX 16u
 #define WANTS_PER_SOURCE 4u
-/* Until a source that has not answered is passed over. */
+/* Until a source that owes answers, and gives none, is passed over: at first.
+ * It becomes twice as long as any was seen to take. */
 #define ANSWER_NS (500 * TRI_NS_PER_MS)
+/* ... but no longer than this: what it owes is taken for lost. */
+#define LOST_NS (10000 * TRI_NS_PER_MS)
 /* Until a chunk that nobody gave out is asked for again. */
 #define AGAIN_NS (1 * TRI_NS_PER_MS)
 #define LOOK_NS (2 * TRI_NS_PER_MS)
@@ -32,10 +43,16 @@ enum chunk_state {
     CHUNK_HERE,
 };
 
+struct source {
+    uint64_t node;
+    uint64_t heard_ns; /* while it owes: its last answer, or since when */
+    uint32_t owed;     /* answers, also of what another gave meanwhile */
+};
+
 struct chunk {
     uint64_t offset;
-    uint64_t due_ns; /* WANTED: not before; ASKED: answer */
-    uint64_t source; /* node */
+    uint64_t due_ns; /* WANTED: not before */
+    uint32_t source; /* ASKED: of sources */
     uint32_t index;  /* of the state */
     uint32_t bytes;
     uint32_t asked; /* times */
@@ -49,6 +66,9 @@ struct tri_fetch {
     uint32_t chunks_len;
     uint32_t here_len;
     uint32_t first; /* those before are all here */
+    struct source *sources; /* while it is active */
+    uint32_t sources_len;
+    uint64_t patience_ns; /* with a source that says nothing */
     _Atomic uint32_t changes;
     struct chunk chunks[];
 };
@@ -101,6 +121,7 @@ static struct tri_fetch *take_up(struct troupe_training *training)
         return NULL;
     fetch->step = training->core.committed;
     fetch->number = number + 1;
+    fetch->patience_ns = ANSWER_NS;
     fetch->chunks_len = len;
     fill_chunks(fetch, states);
     tri_state_lock();
@@ -115,10 +136,33 @@ static struct tri_fetch *take_up(struct troupe_training *training)
 struct asking {
     struct troupe_training *training;
     struct tri_fetch *fetch;
-    const uint64_t *sources;
+    struct source *sources;
     uint32_t sources_len;
     uint32_t changes; /* seen */
 };
+
+static bool is_silent(const struct tri_fetch *fetch,
+                      const struct source *source, uint64_t now_ns)
+{
+    return source->owed > 0 && now_ns - source->heard_ns >= fetch->patience_ns;
+}
+
+/* The next one from `at` on that has answered so far. */
+static struct source *pick_locked(struct tri_fetch *fetch, uint64_t at,
+                                  uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < fetch->sources_len; i++) {
+        struct source *source =
+            &fetch->sources[(at + i) % fetch->sources_len];
+
+        if (source->owed > 0 && now_ns - source->heard_ns >= LOST_NS)
+            source->owed = 0;
+        if (source->owed < WANTS_PER_SOURCE &&
+            !is_silent(fetch, source, now_ns))
+            return source;
+    }
+    return NULL;
+}
 
 static void ask_for_locked(const struct asking *asking, uint32_t i,
                            uint64_t now_ns)
@@ -126,7 +170,8 @@ static void ask_for_locked(const struct asking *asking, uint32_t i,
     struct tri_fetch *fetch = asking->fetch;
     struct chunk *chunk = &fetch->chunks[i];
     /* The first time spread over all, then on to the next. */
-    uint32_t at = (uint32_t)((i + chunk->asked) % asking->sources_len);
+    struct source *source = pick_locked(fetch, (uint64_t)i + chunk->asked,
+                                        now_ns);
     struct tri_state_head want = {
         .group = asking->training->group_id,
         .step = fetch->step,
@@ -137,38 +182,52 @@ static void ask_for_locked(const struct asking *asking, uint32_t i,
         .fetch = fetch->number,
     };
 
+    if (source == NULL)
+        return; /* what was asked for may still come */
     chunk->asked++;
-    chunk->source = asking->sources[at];
-    if (tri_state_send(asking->training->runtime, chunk->source, &want, NULL,
+    if (tri_state_send(asking->training->runtime, source->node, &want, NULL,
                        TRI_SEND_FORCED) == 0) {
         chunk->state = CHUNK_ASKED;
-        chunk->due_ns = now_ns + ANSWER_NS;
+        chunk->source = (uint32_t)(source - fetch->sources);
+        if (source->owed++ == 0)
+            source->heard_ns = now_ns;
     } else {
         chunk->state = CHUNK_WANTED;
         chunk->due_ns = now_ns + AGAIN_NS;
     }
 }
 
+static bool is_due(const struct tri_fetch *fetch, const struct chunk *chunk,
+                   uint64_t now_ns)
+{
+    const struct source *source = &fetch->sources[chunk->source];
+
+    return chunk->state == CHUNK_ASKED
+               ? source->owed == 0 || is_silent(fetch, source, now_ns)
+               : now_ns >= chunk->due_ns;
+}
+
 static void ask(const struct asking *asking)
 {
     struct tri_fetch *fetch = asking->fetch;
-    const uint32_t most = asking->sources_len * WANTS_PER_SOURCE;
+    const uint32_t most =
+        tri_min(asking->sources_len * WANTS_PER_SOURCE, WANTS_MAX);
     const uint64_t now_ns = tri_now_ns();
-    uint32_t under_way = 0;
+    uint32_t in_question = 0;
 
     tri_state_lock();
     while (fetch->first < fetch->chunks_len &&
            fetch->chunks[fetch->first].state == CHUNK_HERE)
         fetch->first++;
     for (uint32_t i = fetch->first;
-         i < fetch->chunks_len && under_way < most; i++) {
+         i < fetch->chunks_len && in_question < most; i++) {
         struct chunk *chunk = &fetch->chunks[i];
 
         if (chunk->state == CHUNK_HERE)
             continue;
-        if (now_ns >= chunk->due_ns)
+        if (is_due(fetch, chunk, now_ns))
             ask_for_locked(asking, i, now_ns);
-        under_way++;
+        in_question++;
     }
     tri_state_unlock();
 }
@@ -186,16 +245,41 @@ static struct chunk *chunk_of(struct tri_fetch *fetch,
     return NULL;
 }
 
+static struct source *source_of(struct tri_fetch *fetch, uint64_t node)
+{
+    for (uint32_t i = 0; i < fetch->sources_len; i++)
+        if (fetch->sources[i].node == node)
+            return &fetch->sources[i];
+    return NULL;
+}
+
+static void heard_of_locked(struct tri_fetch *fetch, struct source *source,
+                            uint64_t now_ns)
+{
+    if (source->owed == 0)
+        return; /* asked in another view, or taken for lost */
+    fetch->patience_ns = tri_min(
+        tri_max(fetch->patience_ns, 2 * (now_ns - source->heard_ns)), LOST_NS);
+    source->heard_ns = now_ns;
+    source->owed--;
+}
+
 void tri_fetch_record_locked(struct troupe_training *training, uint64_t from,
                              const struct tri_state_head *head,
                              const void *data)
 {
     struct tri_fetch *fetch = training->states.fetch;
+    uint64_t now_ns = tri_now_ns();
+    struct source *source;
     struct chunk *chunk;
 
     if (fetch == NULL || !fetch->is_active || head->fetch != fetch->number ||
         head->step != fetch->step)
         return; /* late */
+    source = source_of(fetch, from);
+    if (source == NULL)
+        return; /* of nobody that is asked */
+    heard_of_locked(fetch, source, now_ns);
     chunk = chunk_of(fetch, head);
     if (chunk == NULL || chunk->state == CHUNK_HERE)
         return;
@@ -205,9 +289,10 @@ void tri_fetch_record_locked(struct troupe_training *training, uint64_t from,
                chunk->bytes);
         chunk->state = CHUNK_HERE;
         fetch->here_len++;
-    } else if (chunk->state == CHUNK_ASKED && chunk->source == from) {
+    } else if (chunk->state == CHUNK_ASKED &&
+               &fetch->sources[chunk->source] == source) {
         chunk->state = CHUNK_WANTED;
-        chunk->due_ns = tri_now_ns() + AGAIN_NS;
+        chunk->due_ns = now_ns + AGAIN_NS;
     }
     atomic_fetch_add(&fetch->changes, 1);
     tri_wake_guest(training->runtime);
@@ -233,10 +318,14 @@ static bool is_whole(struct tri_fetch *fetch)
     return whole;
 }
 
-static void set_active(struct tri_fetch *fetch, bool active)
+static void set_active(const struct asking *asking, bool active)
 {
+    struct tri_fetch *fetch = asking->fetch;
+
     tri_state_lock();
     fetch->is_active = active;
+    fetch->sources = active ? asking->sources : NULL;
+    fetch->sources_len = active ? asking->sources_len : 0;
     /* Sources may be others now, and what was asked for may be lost. */
     for (uint32_t i = 0; active && i < fetch->chunks_len; i++)
         if (fetch->chunks[i].state == CHUNK_ASKED)
@@ -269,19 +358,23 @@ static int run(struct asking *asking)
 int tri_fetch_run(struct troupe_training *training, const uint64_t *sources,
                   uint32_t len)
 {
-    struct asking asking = {
-        .training = training,
-        .fetch = take_up(training),
-        .sources = sources,
-        .sources_len = len,
-    };
+    struct asking asking = { .training = training, .sources_len = len };
     int rc;
 
-    if (asking.fetch == NULL || len == 0)
-        return len == 0 ? TROUPE_ENODE : TROUPE_ENOMEM;
-    set_active(asking.fetch, true);
+    if (len == 0)
+        return TROUPE_ENODE;
+    asking.fetch = take_up(training);
+    asking.sources = calloc(len, sizeof(*asking.sources));
+    if (asking.fetch == NULL || asking.sources == NULL) {
+        free(asking.sources);
+        return TROUPE_ENOMEM;
+    }
+    for (uint32_t i = 0; i < len; i++)
+        asking.sources[i].node = sources[i];
+    set_active(&asking, true);
     rc = run(&asking);
-    set_active(asking.fetch, false);
+    set_active(&asking, false);
+    free(asking.sources);
     if (rc != 0)
         return rc;
     training->stats.synced_bytes += training->states.replicated_bytes;

@@ -13,6 +13,8 @@
 
 /* How long the end of a view may be behind a death that a back end found. */
 #define LINGER_NS (10000 * TRI_NS_PER_MS)
+/* MPI's connections may break before a death is known; not long before. */
+#define LINGER_MPI_NS (500 * TRI_NS_PER_MS)
 
 /* --- fronts of a node ----------------------------------------------------- */
 
@@ -27,7 +29,22 @@ static struct tri_front *find_locked(struct tri_tensor *tensor,
     return front;
 }
 
-struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id)
+static struct tri_front *make(struct tri_tensor *tensor, uint64_t group_id)
+{
+    struct tri_front *front = calloc(1, sizeof(*front));
+
+    if (front == NULL)
+        return NULL;
+    front->tensor = tensor;
+    front->group_id = group_id;
+    front->is_early = true;
+    front->end = &front->first;
+    front->inbox_end = &front->inbox_first;
+    return front;
+}
+
+static struct tri_front *hold(struct tri_tensor *tensor, uint64_t group_id,
+                              bool is_early)
 {
     struct tri_front *front, *spare = NULL;
 
@@ -35,13 +52,9 @@ struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id)
     front = find_locked(tensor, group_id);
     if (front == NULL) {
         tri_lock_release(&tensor->lock);
-        spare = calloc(1, sizeof(*spare));
+        spare = make(tensor, group_id);
         if (spare == NULL)
             return NULL;
-        spare->tensor = tensor;
-        spare->group_id = group_id;
-        spare->end = &spare->first;
-        spare->inbox_end = &spare->inbox_first;
         tri_lock_acquire(&tensor->lock);
         front = find_locked(tensor, group_id);
         if (front == NULL) {
@@ -51,9 +64,61 @@ struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id)
             tensor->fronts = front;
         }
     }
+    front->is_early &= is_early;
     front->users++;
     tri_lock_release(&tensor->lock);
     free(spare);
+    return front;
+}
+
+struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id)
+{
+    return hold(tensor, group_id, false);
+}
+
+static uint32_t count_early_locked(const struct tri_tensor *tensor)
+{
+    uint32_t len = 0;
+
+    for (const struct tri_front *front = tensor->fronts; front != NULL;
+         front = front->next)
+        len += front->is_early;
+    return len;
+}
+
+/* Takes the oldest one out of the list if there are too many. NULL: there are
+ * not. What has a group by now stays: its first call is yet to come. */
+static struct tri_front *take_oldest_early(struct tri_tensor *tensor)
+{
+    struct tri_front **at, **oldest = NULL, *front = NULL;
+
+    tri_lock_acquire(&tensor->lock);
+    if (count_early_locked(tensor) > TRI_FRONT_EARLY_MAX) {
+        for (at = &tensor->fronts; *at != NULL; at = &(*at)->next)
+            if ((*at)->is_early && (*at)->users == 0 &&
+                tri_view_find(tensor->runtime, (*at)->group_id) == NULL)
+                oldest = at; /* new ones come to the head */
+        if (oldest != NULL) {
+            front = *oldest;
+            *oldest = front->next;
+        }
+    }
+    tri_lock_release(&tensor->lock);
+    return front;
+}
+
+struct tri_front *tri_front_hold_early(struct tri_tensor *tensor,
+                                       uint64_t group_id)
+{
+    struct tri_front *front = hold(tensor, group_id, true), *oldest;
+
+    oldest = front != NULL ? take_oldest_early(tensor) : NULL;
+    if (oldest == NULL)
+        return front;
+    tri_refusals_count(&tensor->runtime->link.refusals,
+                       "collectives' records of too many unknown groups");
+    tri_front_inbox_free(oldest);
+    free(oldest);
     return front;
 }
 
@@ -355,6 +420,10 @@ static enum start start_one(struct tri_front *front,
     uint8_t backend;
     int rc = tri_front_prepare_locked(front, entry);
 
+    if (rc == TROUPE_ENOMEM && front->team.len > 1) { /* others start it */
+        tri_front_fail_locked(front, TRI_BACKEND_FRONT, rc);
+        return START_WAITS;
+    }
     if (rc != 0) {
         tri_front_finish_locked(front, entry, rc);
         return START_DONE;
@@ -376,7 +445,7 @@ static enum start start_one(struct tri_front *front,
     if (rc != 0) {
         tri_error("a collective could not be started: %s",
                   troupe_strerror(rc));
-        tri_front_end_team_locked(front, rc);
+        tri_front_fail_locked(front, backend, rc);
         return START_WAITS;
     }
     tri_front_moved(front);
@@ -444,16 +513,30 @@ static void check_lost(struct tri_front *front)
         return;
     tri_error("group %s: no room for a collective's record: its calls end",
               tri_view_group_name(front->group));
-    if (!front->is_elastic)
-        front->broken = TROUPE_ENOMEM;
-    tri_front_end_team_locked(front, TROUPE_ENOMEM);
+    tri_front_fail_locked(front, TRI_BACKEND_FRONT, TROUPE_ENOMEM);
 }
 
 /* A back end has found a node dead before the group has: the view will end. */
-static void linger(struct troupe_collective *entry)
+/* It failed, as the others may by a death that the group does not know yet. */
+static void linger(struct troupe_collective *entry, int rc)
 {
     entry->state = TRI_ENTRY_LINGERS;
     entry->begun_ns = tri_now_ns();
+    entry->rc = rc;
+}
+
+static void end_lingering(struct tri_front *front,
+                          const struct troupe_collective *entry)
+{
+    bool is_death = entry->rc == TROUPE_ENODE;
+
+    if (tri_now_ns() - entry->begun_ns <=
+        (is_death ? LINGER_NS : LINGER_MPI_NS))
+        return;
+    if (is_death)
+        tri_front_end_team_locked(front, TROUPE_ENODE);
+    else
+        tri_front_fail_locked(front, entry->backend, entry->rc);
 }
 
 static void progress_one(struct tri_front *front,
@@ -487,12 +570,12 @@ static void progress_one(struct tri_front *front,
     }
     if (rc == 0)
         tri_front_finish_locked(front, entry, 0);
-    else if (rc == TROUPE_ENODE)
-        linger(entry);
+    else if (rc == TROUPE_ENODE || (rc == TROUPE_EMPI && front->is_elastic))
+        linger(entry, rc);
     else if (rc == TROUPE_EMISMATCH)
         tri_front_mismatch_locked(front, &entry->coll, entry->backend);
     else
-        tri_front_end_team_locked(front, rc);
+        tri_front_fail_locked(front, entry->backend, rc);
 }
 
 static void progress_all(struct tri_front *front)
@@ -507,9 +590,8 @@ static void progress_all(struct tri_front *front)
             else
                 atomic_store_explicit(&front->needs_starter, true,
                                       memory_order_relaxed);
-        } else if (entry->state == TRI_ENTRY_LINGERS &&
-                   tri_now_ns() - entry->begun_ns > LINGER_NS) {
-            tri_front_end_team_locked(front, TROUPE_ENODE);
+        } else if (entry->state == TRI_ENTRY_LINGERS) {
+            end_lingering(front, entry);
         }
         if (front->ended != 0)
             return; /* the list is another */
@@ -567,6 +649,7 @@ int tri_tensor_open(struct tri_runtime *runtime)
     runtime->tensor = tensor;
     runtime->tensor_record = tri_front_record;
     runtime->tensor_message = tri_front_message;
+    runtime->tensor_closed = tri_front_closed;
     runtime->tensor_hook = tri_front_hook;
     return 0;
 }
@@ -619,10 +702,18 @@ static void front_destroy(struct tri_front *front)
     free(front);
 }
 
-/* tri_view_tensor's `closed`. */
-void tri_front_closed(void *state)
+void tri_front_closed(struct tri_runtime *runtime, uint64_t group_id)
 {
-    front_destroy(state);
+    struct tri_tensor *tensor = runtime->tensor;
+    struct tri_front *front;
+
+    tri_lock_acquire(&tensor->lock);
+    front = find_locked(tensor, group_id);
+    if (front != NULL)
+        front->is_early = false; /* from now on it goes here alone */
+    tri_lock_release(&tensor->lock);
+    if (front != NULL)
+        front_destroy(front);
 }
 
 void tri_tensor_close(struct tri_runtime *runtime)
@@ -635,13 +726,9 @@ void tri_tensor_close(struct tri_runtime *runtime)
     runtime->tensor_hook = NULL;
     runtime->tensor_record = NULL;
     runtime->tensor_message = NULL;
-    while (tensor->fronts != NULL) {
-        struct tri_front *front = tensor->fronts;
-
-        if (front->group != NULL)
-            *tri_view_tensor(front->group) = (struct tri_view_tensor){ 0 };
-        front_destroy(front);
-    }
+    runtime->tensor_closed = NULL;
+    while (tensor->fronts != NULL)
+        front_destroy(tensor->fronts);
     free(tensor);
     runtime->tensor = NULL;
 }

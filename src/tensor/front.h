@@ -47,10 +47,14 @@ struct tri_recent {
 /* What waits for its epoch, of one group. */
 #define TRI_FRONT_INBOX_BYTES_MAX (64u << 20)
 
+/* Fronts of groups that are not known here, made by records that came early: as
+ * many as a node has groups. */
+#define TRI_FRONT_EARLY_MAX 64u
+
 enum tri_entry_state {
     TRI_ENTRY_QUEUED,
     TRI_ENTRY_STARTED,
-    TRI_ENTRY_LINGERS, /* a node was found dead: waits for the view to end */
+    TRI_ENTRY_LINGERS, /* failed, as by a death: waits for the view to end */
     TRI_ENTRY_DONE,
 };
 
@@ -130,6 +134,7 @@ struct tri_choice {
 struct tri_front {
     struct tri_front *next; /* tensor->lock */
     uint32_t users;         /* tensor->lock; threads that hold it */
+    bool is_early;          /* tensor->lock; known by records alone */
     struct tri_tensor *tensor;
     struct troupe_group *group; /* NULL: known by records alone yet; starter */
     uint64_t group_id;
@@ -160,6 +165,8 @@ struct tri_front {
     int ended;  /* the team's error; 0: it goes on */
     bool left;  /* ended, with all that was under way in it, and another view
                    is adopted: what is queued waits for that one's team */
+    _Atomic bool was_told; /* an elastic one's team was ended by what another
+                              member cannot go on with */
     int broken; /* a fixed group's error, for ever */
     struct tri_instance instances[TRI_BACKENDS];
     uint8_t fixed; /* the back end of a team without a choice */
@@ -198,6 +205,12 @@ struct tri_tensor {
 
 /* The front of a group, made if there is none; held. Errors: NULL (memory). */
 struct tri_front *tri_front_hold(struct tri_tensor *tensor, uint64_t group_id);
+
+/* The same for a record of a group that is not known here yet. Beyond
+ * TRI_FRONT_EARLY_MAX of them the oldest one goes, with what came for it: its
+ * group's creation has failed here, or there never was one. Poll lock held. */
+struct tri_front *tri_front_hold_early(struct tri_tensor *tensor,
+                                       uint64_t group_id);
 void tri_front_release(struct tri_front *front);
 
 /* That of an entry that was taken up, held. NULL: the group was closed. */
@@ -209,10 +222,12 @@ void tri_front_drive_locked(struct tri_front *front);
 /* The same if nobody else does. True when it did. */
 bool tri_front_drive(struct tri_front *front);
 
-/* tri_view_tensor's `closed`. */
-void tri_front_closed(void *state);
+/* runtime->tensor_closed: the group's front goes, whoever has made it: a call,
+ * or a record of a group that none was ever made of. */
+void tri_front_closed(struct tri_runtime *runtime, uint64_t group_id);
 
-/* Ends the team: all that is under way ends with rc. */
+/* Ends the team: all that is under way ends with rc. Of causes that the others
+ * learn of by themselves; else tri_front_fail_locked. */
 void tri_front_end_team_locked(struct tri_front *front, int rc);
 
 /* True: another view is adopted than the team's, and nothing of the team is
@@ -266,6 +281,9 @@ int tri_front_team_locked(struct tri_front *front, struct troupe_group *group);
 int tri_front_open_locked(struct tri_front *front, uint8_t backend);
 void tri_front_close_locked(struct tri_front *front, uint8_t backend);
 
+/* A member has, so the view will end. */
+bool tri_front_has_died(const struct tri_front *front);
+
 /* Moves instances on that open. */
 void tri_front_opening_locked(struct tri_front *front);
 
@@ -286,6 +304,17 @@ void tri_front_inbox_free(struct tri_front *front);
 /* A back end found that a member called something else: tells all. */
 void tri_front_mismatch_locked(struct tri_front *front,
                                const struct tri_coll *coll, uint8_t backend);
+
+/*
+ * Ends the team for a cause of this member's own, and tells the others, who
+ * would wait for it. backend: whose error it is; FRONT: the front's, or of a
+ * back end that could not tell.
+ */
+void tri_front_fail_locked(struct tri_front *front, uint8_t backend, int rc);
+
+/* The group's last team was ended by what another member could not go on with:
+ * in another view, without it, the others may. The starting thread. */
+bool tri_front_was_told(struct troupe_group *group);
 
 /*
  * Members whose calls differ may have chosen different back ends for them, each

@@ -132,12 +132,78 @@ static void called(struct tri_front *front, uint32_t member, uint64_t number,
     tri_front_mismatch_locked(front, &coll, TRI_BACKEND_FRONT);
 }
 
+/* --- a member that cannot go on ------------------------------------------- */
+
+static void tell_failed(struct tri_front *front, int rc)
+{
+    int32_t error = rc;
+    struct tri_piece piece = { &error, sizeof(error) };
+
+    for (uint32_t i = 0; i < front->team.len; i++) {
+        struct tri_coll_head head = { .backend = TRI_BACKEND_FRONT,
+                                      .what = TRI_FRONT_FAILED };
+
+        if (i != front->team.index)
+            (void)tri_team_send(&front->team, i, TRI_COLL_CONTROL, &head,
+                                &piece, 1);
+    }
+}
+
+static void end_for_good(struct tri_front *front, int rc)
+{
+    if (!front->is_elastic && front->ended == 0)
+        front->broken = rc;
+    tri_front_end_team_locked(front, rc);
+}
+
+void tri_front_fail_locked(struct tri_front *front, uint8_t backend, int rc)
+{
+    const struct tri_backend_ops *ops = front->tensor->backends[backend];
+    bool is_told = ops != NULL && ops->tells_failure;
+
+    if (!tri_coll_is_failure(rc)) {
+        tri_front_end_team_locked(front, rc);
+        return;
+    }
+    /* After a death it may be that one's consequence, and all learn of that. */
+    if (front->ended == 0 && !is_told && !tri_front_has_died(front))
+        tell_failed(front, rc);
+    end_for_good(front, rc);
+}
+
+/* Nobody is told on: its sender has told all. */
+static void failed(struct tri_front *front, uint32_t member, int error)
+{
+    if (tri_front_has_died(front))
+        return; /* the same: the view ends */
+    tri_error("group %s: collectives of epoch %llu end: member %u (node "
+              "%016llx) cannot go on: %s",
+              tri_view_group_name(front->group),
+              (unsigned long long)front->team.epoch, member,
+              (unsigned long long)front->members[member].node,
+              troupe_strerror(error));
+    atomic_store_explicit(&front->was_told, front->is_elastic,
+                          memory_order_relaxed);
+    end_for_good(front, error);
+}
+
+bool tri_front_was_told(struct troupe_group *group)
+{
+    const struct tri_front *front = *tri_view_tensor(group);
+
+    return front != NULL &&
+           atomic_load_explicit(&front->was_told, memory_order_relaxed);
+}
+
+/* --- the front's own records ---------------------------------------------- */
+
 static void front_record(struct tri_front *front, uint32_t member,
                          const struct tri_coll_head *head, const void *payload,
                          size_t bytes)
 {
     struct tri_coll_mismatch mismatch;
     uint64_t signature[2];
+    int error;
 
     if (head->what == TRI_FRONT_CALL && bytes == sizeof(signature)) {
         memcpy(signature, payload, sizeof(signature));
@@ -147,6 +213,9 @@ static void front_record(struct tri_front *front, uint32_t member,
                                       &mismatch)) {
         if (!finds_out_itself(front, head))
             mismatched(front, head->number, &mismatch);
+    } else if (head->what == TRI_FRONT_FAILED &&
+               tri_coll_failure_read(payload, bytes, &error)) {
+        failed(front, member, error);
     } else {
         refuse(front, "a collective's record that makes no sense");
     }
@@ -323,11 +392,12 @@ static struct tri_front *front_for(struct tri_runtime *runtime,
                            "a collective's record with a malformed head");
         return NULL;
     }
+    if (tri_view_find(runtime, head->group) != NULL)
+        return tri_front_hold(tensor, head->group);
     /* Of a group that was closed here, or of none: nobody is interested. */
-    if (tri_view_find(runtime, head->group) == NULL &&
-        !tri_view_may_come(runtime, head->group))
-        return NULL;
-    return tri_front_hold(tensor, head->group);
+    return tri_view_may_come(runtime, head->group)
+               ? tri_front_hold_early(tensor, head->group)
+               : NULL;
 }
 
 /* Somebody may wait for it, asleep. */

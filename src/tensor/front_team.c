@@ -42,7 +42,7 @@ int tri_front_open_locked(struct tri_front *front, uint8_t backend)
 }
 
 /* If nobody has, what is collective among the members will return. */
-static bool has_died(const struct tri_front *front)
+bool tri_front_has_died(const struct tri_front *front)
 {
     for (uint32_t i = 0; i < front->team.len; i++)
         if (front->members[i].peer != NULL &&
@@ -56,7 +56,8 @@ void tri_front_close_locked(struct tri_front *front, uint8_t backend)
     struct tri_instance *instance = &front->instances[backend];
 
     /* All have agreed to open it, and may be waiting for this member there. */
-    if (instance->wanted && instance->backend == NULL && !has_died(front))
+    if (instance->wanted && instance->backend == NULL &&
+        !tri_front_has_died(front))
         (void)tri_front_open_locked(front, backend);
     if (instance->backend != NULL)
         ops_of(front, backend)->close(&instance->backend);
@@ -90,7 +91,7 @@ void tri_front_opening_locked(struct tri_front *front)
                  troupe_strerror(rc));
         /* A dead node: the view ends. What there is a choice about may fail. */
         if (i == front->fixed && rc != TROUPE_ENODE)
-            tri_front_end_team_locked(front, rc);
+            tri_front_fail_locked(front, i, rc);
     }
 }
 
@@ -126,10 +127,7 @@ static void read_options(struct tri_front *front, struct troupe_group *group)
     const troupe_group_options_t *options = tri_view_options(group);
 
     front->group = group;
-    *tri_view_tensor(group) = (struct tri_view_tensor){
-        .state = front,
-        .closed = tri_front_closed,
-    };
+    *tri_view_tensor(group) = front;
     front->is_elastic = options->elastic != 0;
     if (front->is_elastic)
         tri_job_check_recovery();
@@ -175,6 +173,7 @@ static int set_team(struct tri_front *front, const struct tri_view *view)
     };
     front->has_team = true;
     front->ended = 0;
+    atomic_store_explicit(&front->was_told, false, memory_order_relaxed);
     front->number = 0;
     memset(front->recent, 0, sizeof(front->recent));
     return 0;
@@ -225,8 +224,8 @@ static int open_team(struct tri_front *front, struct troupe_group *group,
     tri_choice_begin(front);
     if (front->team.len > 1)
         rc = open_backends(front);
-    if (rc != 0)
-        tri_front_end_team_locked(front, rc);
+    if (rc != 0) /* there is no instance that could have told */
+        tri_front_fail_locked(front, TRI_BACKEND_FRONT, rc);
     return rc;
 }
 

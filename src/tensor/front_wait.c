@@ -6,10 +6,11 @@
  * The thread that waits does: first it polls for some microseconds, where there
  * are cores enough, then it serves actors and yields, then naps between looks,
  * as shared memory rings no bell, and in the end sleeps on the node's bell for
- * a millisecond at a time. What nobody waits for is moved by the mover, a thread
- * that is made at the first such call and sleeps when there is none, but for
- * back ends that only the starting thread may call: that one moves them in all
- * of its waits, and when it tests them.
+ * 1 to 10 ms at a time: records and the end of the view ring it. What nobody
+ * waits for is moved by the mover, a thread that is made at the first such call
+ * and sleeps when there is none, but for back ends that only the starting
+ * thread may call: that one moves them in all of its waits, and when it tests
+ * them.
  */
 
 #include <sched.h>
@@ -26,7 +27,11 @@
 #define YIELDS_NS (2 * TRI_NS_PER_MS)
 #define NAPS_NS (10 * TRI_NS_PER_MS)
 #define NAP_NS (50 * 1000)
-#define SLEEP_NS TRI_NS_PER_MS
+/* Sleeps: a hundredth of that time, so that who comes late is not held up for
+ * more; within these. */
+#define SLEEP_PART 100u
+#define SLEEP_NS_MIN TRI_NS_PER_MS
+#define SLEEP_NS_MAX (10 * TRI_NS_PER_MS)
 /* The mover's naps grow from NAP_NS to this. */
 #define MOVER_NAP_NS_MAX TRI_NS_PER_MS
 
@@ -73,6 +78,11 @@ static void nap(void)
     nanosleep(&ts, NULL);
 }
 
+static uint64_t sleep_ns(uint64_t quiet_ns)
+{
+    return tri_min(tri_max(quiet_ns / SLEEP_PART, SLEEP_NS_MIN), SLEEP_NS_MAX);
+}
+
 /* One round of waiting, when nothing has moved for quiet_ns. True: done. */
 static bool wait_round(struct wait *wait, struct tri_seat *seat,
                        uint64_t quiet_ns, uint64_t until_ns)
@@ -114,7 +124,8 @@ static int wait_serving(struct wait *wait, uint64_t deadline_ns)
             moved_ns = now_ns;
         moves = moves_now;
         if (wait_round(wait, &seat, now_ns - moved_ns,
-                       tri_min(deadline_ns, now_ns + SLEEP_NS)))
+                       tri_min(deadline_ns,
+                               now_ns + sleep_ns(now_ns - moved_ns))))
             break;
     }
     tri_seat_leave(&seat);
@@ -258,6 +269,8 @@ static void open_and_drive(struct tri_tensor *tensor, struct tri_front *front)
         return;
     if ((!front->has_team || front->left) && group != NULL)
         rc = tri_front_team_locked(front, group);
+    else if (!front->has_team && group == NULL)
+        rc = TROUPE_ECANCELED; /* it was closed before it had a front */
     if (rc != 0 && front->first != NULL)
         tri_front_end_team_locked(front, rc);
     if (!front->has_team)

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tensor/front.h"
 #include "tensor/training.h"
 
 /* A wait, after which it is looked whether the wait still makes sense. */
@@ -18,12 +19,15 @@
 /* The least time for a collective without a death that is known of. */
 #define STEP_TIMEOUT_MS 5000
 #define STEP_TIMEOUT_TIMES 10u
-/* How long members that cannot go on wait for each other. */
-#define HEARD_MS 2000
+/* While a member fetches the state, so many bytes of that take a millisecond
+ * more: 10 MB/s, a link of 100 Mbit/s that is no worse than it should be. */
+#define FETCH_BYTES_MS 10000u
 /* Two losses of a host's last member in so long a time block it: */
 #define BLOCK_WINDOW_NS (300000 * TRI_NS_PER_MS)
 #define BLOCK_FIRST_MS 10000u
 #define BLOCK_MAX_MS 3600000u
+/* How often that was is forgotten so long after the last loss, and block. */
+#define BLOCK_FORGET_NS (3600000 * TRI_NS_PER_MS)
 
 /* What members of a new view tell each other. */
 struct report {
@@ -32,11 +36,13 @@ struct report {
     uint64_t state_hash; /* before the first step; else 0 */
     uint64_t blocked;    /* bits of the last places whose host is to be kept
                             out; the last member is bit 0 */
+    uint64_t undone;     /* of the step that comes next; training.h */
     struct tri_step_report step;
-    uint64_t reserved;
+    uint32_t disputed; /* orphans that another one may have, too, */
+    uint32_t orphans;  /* and with those that this one owns */
 };
 
-_Static_assert(sizeof(struct report) == 64, "the layout of a report");
+_Static_assert(sizeof(struct report) == 72, "the layout of a report");
 
 /* --- time ------------------------------------------------------------------- */
 
@@ -59,6 +65,13 @@ static uint64_t median_ns(const struct tri_step_times *times)
     return sorted[len / 2];
 }
 
+int tri_training_fetch_ms(const struct troupe_training *training)
+{
+    uint64_t ms = training->states.replicated_bytes / FETCH_BYTES_MS;
+
+    return training->is_fetched ? (int)tri_min(ms, INT32_MAX / 2) : 0;
+}
+
 int tri_training_timeout_ms(const struct troupe_training *training)
 {
     uint64_t ms = (uint64_t)training->options.step_timeout_ms;
@@ -70,17 +83,25 @@ int tri_training_timeout_ms(const struct troupe_training *training)
     /* A member that computes for long is not wedged: each time twice as long.
      */
     ms <<= tri_min(training->patience, 10);
+    ms += (uint64_t)tri_training_fetch_ms(training);
     return (int)tri_min(ms, INT32_MAX);
 }
 
 int tri_training_failed(struct troupe_training *training, int rc)
 {
     if (rc == TROUPE_ETIMEDOUT) {
-        training->patience++;
         tri_warn("step %llu waits for more than %d ms, and nobody is known to "
                  "have died: it is tried again in another view",
                  (unsigned long long)training->core.committed,
                  tri_training_timeout_ms(training));
+        training->patience++;
+        tri_view_renew(training->group);
+        rc = TROUPE_EVIEW;
+    }
+    if (tri_coll_is_failure(rc) && tri_front_was_told(training->group)) {
+        tri_warn("step %llu is tried again in another view, without who cannot "
+                 "go on",
+                 (unsigned long long)training->core.committed);
         tri_view_renew(training->group);
         rc = TROUPE_EVIEW;
     }
@@ -117,20 +138,33 @@ static bool has_member_of(const struct tri_view *view, uint64_t host)
     return false;
 }
 
-/* Its last member has died. */
-static void note_host_loss(struct troupe_training *training, uint64_t host)
+bool tri_training_block_loss(struct tri_block *block, uint64_t now_ns)
 {
-    struct tri_block *block = tri_training_block_of(training, host);
-    uint64_t now_ns = tri_now_ns(), ms;
+    uint64_t quiet_ns = tri_max(block->losses_ns[1], block->until_ns);
+    uint64_t ms;
 
+    if (quiet_ns != 0 && now_ns > quiet_ns &&
+        now_ns - quiet_ns > BLOCK_FORGET_NS)
+        block->times = 0;
     block->losses_ns[0] = block->losses_ns[1];
     block->losses_ns[1] = now_ns;
     if (block->losses_ns[0] == 0 ||
         now_ns - block->losses_ns[0] > BLOCK_WINDOW_NS)
-        return;
+        return false;
     ms = (uint64_t)BLOCK_FIRST_MS << tri_min(block->times++, 9);
     block->until_ns = now_ns + tri_min(ms, BLOCK_MAX_MS) * TRI_NS_PER_MS;
-    tri_training_event(training, TROUPE_TRAINING_BLOCKED, host);
+    return true;
+}
+
+/* None of its members is left: whether one of them has died. */
+static bool is_host_lost(struct troupe_training *training,
+                         const struct tri_view *view, uint64_t host)
+{
+    for (uint32_t i = 0; i < training->nodes_len; i++)
+        if (training->hosts[i] == host &&
+            tri_buddy_has_died(training, view, training->nodes[i]))
+            return true;
+    return false;
 }
 
 static bool is_blocked(const struct troupe_training *training, uint64_t host,
@@ -166,6 +200,13 @@ static bool is_first_of_host(const struct troupe_training *training, uint32_t i)
     return true;
 }
 
+static void note_host_loss(struct troupe_training *training, uint64_t host)
+{
+    if (tri_training_block_loss(tri_training_block_of(training, host),
+                                tri_now_ns()))
+        tri_training_event(training, TROUPE_TRAINING_BLOCKED, host);
+}
+
 /* Nodes and hosts of a view are kept for when the next one comes. */
 static void note_members(struct troupe_training *training,
                          const struct tri_view *view)
@@ -178,7 +219,8 @@ static void note_members(struct troupe_training *training,
     if (view->losses > 0)
         for (uint32_t i = 0; i < training->nodes_len; i++)
             if (!has_member_of(view, training->hosts[i]) &&
-                is_first_of_host(training, i))
+                is_first_of_host(training, i) &&
+                is_host_lost(training, view, training->hosts[i]))
                 note_host_loss(training, training->hosts[i]);
     for (uint32_t i = 0; good && i < view->active; i++) {
         nodes[i] = view->members[i].node;
@@ -207,6 +249,7 @@ static void adopted(struct troupe_training *training)
     training->has_view = true;
     training->is_reconciled = false;
     training->is_refused = false;
+    training->is_fetched = false;
     training->boundary_due = false;
     training->leave_due = false;
     training->stats.views++;
@@ -265,6 +308,25 @@ static bool is_finished(const struct troupe_training *training)
            tri_sampler_is_finished(&training->sampler, core->committed);
 }
 
+/* The others are done, and have left or will: what it would need to go on is
+ * theirs. It may be a spare no more, as their leaving made another view. */
+static bool is_dismissed(const struct troupe_training *training)
+{
+    return atomic_load(&training->finished_said) &&
+           (training->core.flags & TRI_STEP_HAS_STATE) == 0;
+}
+
+/* It is alone, and prepared for the very last step, as all were that it began
+ * with: what becomes of that nobody has to come for. */
+static bool can_end_alone(const struct troupe_training *training)
+{
+    const struct tri_step_core *core = &training->core;
+
+    return training->is_paused && training->view.active == 1 &&
+           !is_spare(training) && core->prepared != 0 &&
+           tri_sampler_is_finished(&training->sampler, core->committed + 1);
+}
+
 /*
  * Until there is a view that this member takes part in, and that goes on. As a
  * spare, or paused, it is at a boundary all the time.
@@ -279,7 +341,7 @@ static int enter(struct troupe_training *training)
         bool spare = training->has_view && is_spare(training);
         bool meets = !spare && (training->boundary_due || training->is_refused);
 
-        if (spare && atomic_load(&training->finished_said))
+        if (is_dismissed(training))
             return TROUPE_FINISHED;
         if (training->is_paused && is_finished(training))
             return TROUPE_FINISHED;
@@ -293,6 +355,8 @@ static int enter(struct troupe_training *training)
                         : SLICE_MS);
         if (rc == TROUPE_ETIMEDOUT && meets)
             rc = tri_training_failed(training, rc);
+        if (is_dismissed(training))
+            return TROUPE_FINISHED;
         if (rc == 0 && !is_spare(training) && !training->is_paused &&
             !training->is_refused) {
             training->boundary_due = false;
@@ -301,6 +365,8 @@ static int enter(struct troupe_training *training)
         if (rc != 0 && rc != TROUPE_ETIMEDOUT && rc != TROUPE_EPAUSED &&
             rc != TROUPE_EVIEW)
             return rc;
+        if (can_end_alone(training))
+            return 0;
         if (pause_ms >= 0 && (training->is_paused || rc == TROUPE_ETIMEDOUT) &&
             !is_spare(training) &&
             tri_now_ns() - begin_ns > (uint64_t)pause_ms * TRI_NS_PER_MS)
@@ -319,7 +385,8 @@ static uint64_t registered(const struct troupe_training *training)
     const troupe_training_options_t *options = &training->options;
     const uint64_t all[] = { options->samples, options->batch,
                              options->epochs, options->seed,
-                             (uint64_t)options->last_batch };
+                             (uint64_t)options->last_batch,
+                             (uint64_t)options->retries_max };
 
     return tri_state_registered(&training->states,
                                 tri_state_hash(0, all, sizeof(all)));
@@ -331,8 +398,17 @@ static struct report report_of(const struct troupe_training *training)
         .node = training->runtime->node,
         .registered = registered(training),
         .blocked = blocked_places(training),
+        .undone = training->undone,
     };
+    struct tri_orphan orphans[TRI_ORPHANS_MAX];
 
+    report.orphans =
+        tri_buddy_orphans(&training->states, orphans, &report.disputed);
+    /* What becomes of an open step is what the reports are for: if it is
+     * committed, this number does not count. */
+    if (training->is_open && training->outcome == TRI_STEP_NOTHING &&
+        training->core.under_way)
+        report.undone++;
     tri_step_report(&training->core, &report.step);
     if (training->core.committed == 0 &&
         (report.step.flags & TRI_STEP_HAS_STATE))
@@ -392,7 +468,7 @@ static int judge_all(struct troupe_training *training,
             continue;
         if (has_state(&reports[i])) {
             /* Nobody goes before all have heard. */
-            (void)troupe_barrier(training->group, HEARD_MS);
+            (void)troupe_barrier(training->group, TRI_TRAINING_HEARD_MS);
             return rc;
         }
         training->is_refused = true;
@@ -402,10 +478,25 @@ static int judge_all(struct troupe_training *training,
     return own != 0 ? tri_training_leave(training, own) : 0;
 }
 
+/* How often the step that comes next was begun in vain: the most that a member
+ * knows of, as others have come, or have begun it, later. */
+static void agree_on_undone(struct troupe_training *training,
+                            const struct report *reports, uint32_t len)
+{
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < len; i++)
+        if (has_state(&reports[i]) &&
+            reports[i].step.committed == training->core.committed)
+            most = tri_max(most, reports[i].undone);
+    training->undone = (uint32_t)tri_min(most, UINT32_MAX);
+}
+
 static int conclude(struct troupe_training *training,
                     const struct report *reports, uint32_t len)
 {
     struct tri_step_report *steps = calloc(len, sizeof(*steps));
+    const uint64_t committed = training->core.committed;
     enum tri_step_outcome outcome;
     bool is_withdrawn = false;
     int rc = judge_all(training, reports, len);
@@ -437,10 +528,62 @@ static int conclude(struct troupe_training *training,
         return TROUPE_EMISMATCH;
     }
     training->is_reconciled = training->core.phase == TRI_STEP_IDLE;
+    if (training->is_reconciled)
+        agree_on_undone(training, reports, len);
+    else if (training->core.committed != committed)
+        training->undone = 0;
+    training->is_fetched = false;
+    for (uint32_t i = 0; i < len; i++)
+        training->is_fetched |= !has_state(&reports[i]) &&
+                                !training->is_refused;
     /* What comes after the first is not about a step of the program any more. */
     if (training->outcome == TRI_STEP_NOTHING && outcome != TRI_STEP_SYNC)
         training->outcome = outcome;
     return 0;
+}
+
+/* What each of the members has. Paused, this one is alone: see enter. */
+static int gather(struct troupe_training *training, const void *own, void *all,
+                  size_t bytes)
+{
+    if (training->is_paused) {
+        memcpy(all, own, bytes);
+        return 0;
+    }
+    return troupe_allgather(training->group, own, all, bytes, TROUPE_BYTE,
+                            tri_training_timeout_ms(training));
+}
+
+/*
+ * Who has what the dead have left: buddy.c. From the same reports all know
+ * whether that is to be asked; in nearly all views it is not. Who is refused
+ * leaves at once, and the others ask in the view that comes then.
+ */
+static int settle_orphans(struct troupe_training *training,
+                          const struct report *reports, uint32_t len)
+{
+    struct tri_orphan own[TRI_ORPHANS_MAX] = { { 0 } };
+    struct tri_orphan *all;
+    uint32_t each = 0, disputed = 0;
+    int rc;
+
+    for (uint32_t i = 0; i < len; i++) {
+        disputed |= reports[i].disputed;
+        each = (uint32_t)tri_max(each, reports[i].orphans);
+    }
+    if (disputed == 0 || training->is_refused)
+        return 0;
+    each = (uint32_t)tri_min(each, TRI_ORPHANS_MAX);
+    all = calloc((size_t)len * each, sizeof(*all));
+    if (all == NULL)
+        return TROUPE_ENOMEM;
+    (void)tri_buddy_orphans(&training->states, own, &disputed);
+    rc = gather(training, own, all, each * sizeof(own[0]));
+    if (rc == 0)
+        tri_buddy_settle(&training->states, all, each, len,
+                         (uint32_t)training->view.index);
+    free(all);
+    return tri_training_failed(training, rc);
 }
 
 static int reconcile(struct troupe_training *training)
@@ -452,10 +595,11 @@ static int reconcile(struct troupe_training *training)
 
     if (reports == NULL)
         return TROUPE_ENOMEM;
-    rc = troupe_allgather(training->group, &own, reports, sizeof(own),
-                          TROUPE_BYTE, tri_training_timeout_ms(training));
+    rc = gather(training, &own, reports, sizeof(own));
     if (rc == 0) {
         rc = conclude(training, reports, len);
+        if (rc == 0)
+            rc = settle_orphans(training, reports, len);
     } else {
         /* Others may have heard that a step was withdrawn. */
         tri_fetch_fini(&training->states);
@@ -475,5 +619,6 @@ int tri_training_settle(struct troupe_training *training)
             rc = reconcile(training);
     } while (rc == TROUPE_EVIEW ||
              (rc == 0 && (training->is_refused || !training->is_reconciled)));
-    return rc;
+    /* Nobody has the state any more: the word of why may have come since. */
+    return rc == TROUPE_ENODE && is_dismissed(training) ? TROUPE_FINISHED : rc;
 }

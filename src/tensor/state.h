@@ -17,9 +17,10 @@
  * Records: a struct tri_state_head as it lies in memory, which is little-endian
  * (wire/record.h asserts it), and data behind it. Those with data are STATE,
  * others STATE_CONTROL. A record about a training that there is not is dropped.
- * Any node of the cluster is believed: members adopt views at different times,
- * so who polls cannot know who is one, and a drain may come from anybody. Data
- * is taken only while it is asked for, and copies only where there is room.
+ * Any node of the cluster may ask and tell: members adopt views at different
+ * times, so who polls cannot know who is one, and a drain may come from anybody.
+ * Data is taken only of the members that are asked for it, while they are, and
+ * copies only where there is room.
  */
 
 #include <troupe/training.h>
@@ -114,6 +115,10 @@ uint64_t tri_state_registered(const struct tri_states *states, uint64_t hash);
 uint64_t tri_state_hash_all(const struct tri_states *states);
 uint64_t tri_state_hash_part(const struct tri_states *states, uint64_t step);
 
+/* Which part that is, and its hash: each member says so when they differ. */
+void tri_state_log_part(const struct tri_states *states, uint64_t node,
+                        uint64_t step);
+
 /* Of bytes; eight at a time, on four lanes. Not for secrets. */
 uint64_t tri_state_hash(uint64_t hash, const void *data, size_t bytes);
 
@@ -144,6 +149,28 @@ void tri_fetch_fini(struct tri_states *states);
 
 /* Another view was adopted: who is whose buddy, who died. */
 void tri_buddy_view(struct troupe_training *training);
+
+#define TRI_BUDDY_WARDS_MAX 32u
+/* Those that are here, and those that were. */
+#define TRI_ORPHANS_MAX (2 * TRI_BUDDY_WARDS_MAX)
+#define TRI_ORPHAN_IS_OWNED UINT64_MAX
+
+/* What a dead member left, as members tell each other of it. */
+struct tri_orphan {
+    uint64_t node; /* 0: nobody */
+    uint64_t rank; /* the highest one's is the owner: the step of the copy */
+};
+
+/* The orphans of this member, those first that others may have, too
+ * (*disputed_p of them). Returns how many. */
+uint32_t tri_buddy_orphans(const struct tri_states *states,
+                           struct tri_orphan orphans[TRI_ORPHANS_MAX],
+                           uint32_t *disputed_p);
+
+/* All members' orphans, `each` of each of them: this one's from `place` on.
+ * Those that nobody else has a better copy of are owned now; others go. */
+void tri_buddy_settle(struct tri_states *states, const struct tri_orphan *all,
+                      uint32_t each, uint32_t len, uint32_t place);
 
 /* A step begins: copies private state, if the copy before has arrived, and
  * sends what the link takes; tri_buddy_pump sends more. */

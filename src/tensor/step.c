@@ -132,9 +132,18 @@ static struct tri_reduction *add_reduction(struct troupe_training *training,
     return reduction;
 }
 
-int tri_step_reduce(struct troupe_training *training, const void *in,
-                    void *data, const struct tri_bucket *bucket, size_t count,
-                    enum troupe_datatype type, enum troupe_op op)
+int tri_step_refuse(struct troupe_training *training, int rc)
+{
+    if (!training->is_over && training->failure == 0)
+        training->failure = rc;
+    return rc;
+}
+
+/* EVIEW: the step is over. */
+static int start_reduction(struct troupe_training *training, const void *in,
+                           void *data, const struct tri_bucket *bucket,
+                           size_t count, enum troupe_datatype type,
+                           enum troupe_op op)
 {
     struct tri_reduction *reduction;
     size_t bytes;
@@ -163,9 +172,18 @@ int tri_step_reduce(struct troupe_training *training, const void *in,
             tri_bucket_hold(bucket);
         return 0;
     }
+    return tri_training_failed(training, rc);
+}
+
+int tri_step_reduce(struct troupe_training *training, const void *in,
+                    void *data, const struct tri_bucket *bucket, size_t count,
+                    enum troupe_datatype type, enum troupe_op op)
+{
+    int rc = start_reduction(training, in, data, bucket, count, type, op);
+
     if (rc != TROUPE_EVIEW)
-        return rc;
-    note_failure(training, rc);
+        return rc != 0 ? tri_step_refuse(training, rc) : 0;
+    training->is_over = true;
     return 0;
 }
 
@@ -184,10 +202,10 @@ int troupe_step_allreduce(const troupe_step_t *step, void *data, size_t count,
 {
     int rc = check_step(step);
 
-    if (rc == 0 && data == NULL && count > 0)
-        rc = TROUPE_EINVAL;
     if (rc != 0)
         return rc;
+    if (data == NULL && count > 0)
+        return tri_step_refuse(step->training, TROUPE_EINVAL);
     tri_buddy_pump(step->training);
     return tri_step_reduce(step->training, data, data, NULL, count, type, op);
 }
@@ -257,8 +275,10 @@ static int judge_vote(struct troupe_training *training,
     }
     if (vote[VOTE_STATE] != ~vote[VOTE_STATE_MIN]) {
         tri_error("replicated state is not the same on all members in step "
-                  "%llu",
+                  "%llu; who differs is seen by what each of them says:",
                   (unsigned long long)training->core.committed);
+        tri_state_log_part(&training->states, training->runtime->node,
+                           training->core.committed);
         return TROUPE_EMISMATCH;
     }
     training->boundary_due = vote[VOTE_BOUNDARY] != 0;
@@ -384,6 +404,8 @@ int troupe_step_commit(const troupe_step_t *step)
         rc = run_vote(training);
         if (rc == 0) {
             tri_step_voted(&training->core);
+            training->is_fetched = false; /* who votes has the state */
+            training->undone = 0;
             return committed(training);
         }
         if (rc == TROUPE_EVIEW)
@@ -397,8 +419,10 @@ int troupe_step_commit(const troupe_step_t *step)
         training->ended = rc;
         return rc;
     }
-    if (tri_step_over(&training->core))
-        return retried(training); /* by all: nobody has voted */
+    if (tri_step_over(&training->core)) {
+        training->undone++; /* by all: nobody has voted */
+        return retried(training);
+    }
     return end_in_next_view(training);
 }
 
@@ -472,11 +496,16 @@ static int fetch(struct troupe_training *training)
     return tri_training_failed(training, rc);
 }
 
-/* All are done; nobody leaves before all know it, as far as that can be. */
+/* All are done; nobody leaves before all know it, as far as that can be. Who
+ * was let in behind the last step fetches the state meanwhile. */
 static int finish(struct troupe_training *training)
 {
-    int rc = troupe_barrier(training->group, FINISH_MS);
+    int rc;
 
+    tri_state_open_window(training, training->core.committed);
+    rc = troupe_barrier(training->group,
+                        FINISH_MS + tri_training_fetch_ms(training));
+    tri_state_close_window(training);
     if (rc == TROUPE_EVIEW)
         return rc;
     for (uint32_t i = training->view.active; i < training->view.len; i++) {
@@ -491,9 +520,21 @@ static int finish(struct troupe_training *training)
     return TROUPE_FINISHED;
 }
 
+/* All members, also who has just come, know the same number; and nobody goes
+ * before all have heard it. */
+static int give_up(struct troupe_training *training)
+{
+    tri_error("step %llu was begun %u times in vain",
+              (unsigned long long)training->core.committed, training->undone);
+    (void)troupe_barrier(training->group, TRI_TRAINING_HEARD_MS);
+    training->ended = TROUPE_EVIEW;
+    return TROUPE_EVIEW;
+}
+
 /* 0: a step may begin. */
 static int prepare_step(struct troupe_training *training, bool *is_synced_p)
 {
+    bool is_finished;
     int rc;
 
     if (training->leave_due && !tri_view_is_over(training->group))
@@ -501,13 +542,18 @@ static int prepare_step(struct troupe_training *training, bool *is_synced_p)
     rc = tri_training_settle(training);
     if (rc != 0)
         return rc;
-    if (tri_sampler_is_finished(&training->sampler, training->core.committed))
-        return finish(training);
+    is_finished = tri_sampler_is_finished(&training->sampler,
+                                          training->core.committed);
+    if (!is_finished &&
+        training->undone > (uint32_t)training->options.retries_max)
+        return give_up(training);
     if ((training->core.flags & TRI_STEP_HAS_STATE) == 0) {
         rc = fetch(training);
-        *is_synced_p = rc == 0;
+        if (rc != 0)
+            return rc;
+        *is_synced_p = true;
     }
-    return rc;
+    return is_finished ? finish(training) : 0;
 }
 
 int troupe_step_begin(troupe_training_t *training, troupe_step_t *step_p)
@@ -522,11 +568,9 @@ int troupe_step_begin(troupe_training_t *training, troupe_step_t *step_p)
     if (training->ended != 0)
         return training->ended;
     training->states.is_sealed = true;
-    if (training->retry > (uint32_t)training->options.retries_max)
-        return TROUPE_EVIEW;
     do
         rc = prepare_step(training, &is_synced);
-    while (rc == TROUPE_EVIEW);
+    while (rc == TROUPE_EVIEW && training->ended == 0);
     if (rc != 0) {
         training->ended = rc == TROUPE_EPAUSED ? 0 : rc;
         return rc;

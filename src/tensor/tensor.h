@@ -129,9 +129,11 @@ bool tri_coll_head_read(const void *payload, size_t bytes,
 /* Records of the front (what). MISMATCH: two members whose calls of head.number
  * differ; tag: the back end that found it (FRONT: the front). CALL: what the
  * sender has called as head.number, and waits for; its payload is the
- * signature. */
+ * signature. FAILED: the sender cannot go on, and its team has ended; its
+ * payload is the error, an int32. */
 #define TRI_FRONT_MISMATCH 1
 #define TRI_FRONT_CALL 2
+#define TRI_FRONT_FAILED 3
 
 struct tri_coll_mismatch {
     uint32_t members[2];
@@ -145,6 +147,14 @@ bool tri_coll_mismatch_read(const void *payload, size_t bytes,
                             uint32_t members_len,
                             struct tri_coll_mismatch *mismatch_p);
 
+/* Whether it is an error of one member alone, of which the others know nothing:
+ * none that they come to themselves, as of a death or of calls that differ, and
+ * not the end of that one's patience. */
+bool tri_coll_is_failure(int error);
+
+/* The payload of a FAILED; false: it is no such error. */
+bool tri_coll_failure_read(const void *payload, size_t bytes, int *error_p);
+
 #define TRI_COLL_PENDING 1
 
 struct tri_backend; /* each has its own, beginning as it likes */
@@ -154,6 +164,8 @@ struct tri_backend_ops {
     bool starter_only; /* only the thread that started the node may call */
     bool all_find_mismatch; /* EMISMATCH comes from `progress` on all members
                                that started the call here, by itself */
+    bool tells_failure; /* an instance tells the others' what it cannot go on
+                           with, and they end with the same */
 
     /* Whether it can carry this team at all, e.g. all share memory. */
     bool (*can)(const struct tri_team *team);

@@ -62,6 +62,13 @@ static int check_options(const troupe_training_options_t *options)
     if (options->step_timeout_ms < 0 || options->retries_max < 0 ||
         options->pause_timeout_ms < TROUPE_FOREVER)
         return TROUPE_EINVAL;
+    /* Who waits for a step that does not come is not to hear EPAUSED first. */
+    if (options->pause_timeout_ms >= 0 &&
+        options->step_timeout_ms > options->pause_timeout_ms) {
+        tri_error("step_timeout_ms (%d) is longer than pause_timeout_ms (%d)",
+                  options->step_timeout_ms, options->pause_timeout_ms);
+        return TROUPE_EINVAL;
+    }
     return 0;
 }
 
@@ -117,8 +124,7 @@ static int prepare(struct troupe_training *training,
     if (rc == 0)
         rc = tri_sampler_init(&training->sampler, &training->options);
     if (rc == 0 && training->options.drain_signals) {
-        training->notices_seen = tri_notices();
-        rc = tri_notice_hold();
+        rc = tri_notice_hold(&training->notices_seen);
         training->has_notices = rc == 0;
     }
     return rc;

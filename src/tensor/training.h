@@ -25,6 +25,9 @@
 
 struct tri_bucket;
 
+/* How long members that cannot go on wait for each other. */
+#define TRI_TRAINING_HEARD_MS 2000
+
 /* One reduction of the step under way. */
 struct tri_reduction {
     troupe_collective_t *collective; /* NULL: done */
@@ -75,6 +78,7 @@ struct troupe_training {
     bool has_view;
     bool is_reconciled;
     bool is_refused;   /* somebody is to leave, before any step */
+    bool is_fetched;   /* a member has no state yet: others wait for it */
     bool boundary_due; /* the vote has said so, to all */
     bool is_paused;
     uint64_t *nodes;   /* active members of the adopted view, their hosts, */
@@ -102,7 +106,9 @@ struct troupe_training {
     struct tri_reduction *reductions;
     uint32_t reductions_len, reductions_max, reductions_ended;
     uint64_t attempts; /* steps begun, those that were retried, too */
-    uint32_t retry;
+    uint32_t retry;    /* of this step, here */
+    uint32_t undone;   /* the same, by whoever began it: all members know the
+                          same number when they have reconciled */
     uint64_t begun_ns;
     uint64_t waited_ns;  /* for others, in this step */
     uint64_t worked_ns;  /* from begin to commit, without that */
@@ -151,7 +157,14 @@ int tri_training_failed(struct troupe_training *training, int rc);
 struct tri_block *tri_training_block_of(struct troupe_training *training,
                                         uint64_t host);
 
-/* How long a collective may take. */
+/* A host's last member died: says whether the host is to be kept out now. */
+bool tri_training_block_loss(struct tri_block *block, uint64_t now_ns);
+
+/* So much longer others wait while a member fetches the state; 0: none does. */
+int tri_training_fetch_ms(const struct troupe_training *training);
+
+/* How long a collective may take; longer while a member fetches the state, as
+ * the others wait for it in the step. */
 int tri_training_timeout_ms(const struct troupe_training *training);
 
 /* --- step.c ------------------------------------------------------------------ */
@@ -162,9 +175,20 @@ int tri_step_reduce(struct troupe_training *training, const void *in,
                     void *data, const struct tri_bucket *bucket, size_t count,
                     enum troupe_datatype type, enum troupe_op op);
 
+/* A reduction of the open step cannot be started: without it this member votes
+ * for nothing, and commit says why. Returns rc. */
+int tri_step_refuse(struct troupe_training *training, int rc);
+
 /* Ends the reductions of a step whose view is over or whose group is closed;
  * nothing is written to the program's memory. */
 void tri_step_drop(struct troupe_training *training);
+
+/* --- buddy.c ----------------------------------------------------------------- */
+
+/* A member of the view before is in this one no more. Who left the cluster in an
+ * orderly way has not died, and leaves no orphan. */
+bool tri_buddy_has_died(struct troupe_training *training,
+                        const struct tri_view *view, uint64_t node);
 
 /* --- bucket.c ---------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
  *     wait FILE   well, when there is such a file; by SIGUSR1, alone
  *     fail        with exit status 1
  *     die         by SIGKILL
+ *     fork        by SIGKILL, after a child of its own has ended well
  *     linger      never, behind its troupe_stop
  *     twice       well, after a second node in the same process
  *     stay        never, whatever SIGUSR1 asks
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <troupe.h>
@@ -53,7 +55,14 @@ int main(int argc, char **argv)
         for (;;)
             troupe_serve(troupe, 20);
     }
-    if (strcmp(how, "die") == 0)
+    if (strcmp(how, "fork") == 0) {
+        pid_t child = fork();
+
+        if (child == 0)
+            exit(0);
+        waitpid(child, NULL, 0);
+    }
+    if (strcmp(how, "die") == 0 || strcmp(how, "fork") == 0)
         raise(SIGKILL);
     must(was_asked ? troupe_leave(&troupe) : troupe_stop(&troupe), "stop");
     if (strcmp(how, "linger") == 0) {

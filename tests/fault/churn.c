@@ -14,7 +14,6 @@
  * TROUPE_TEST_SEED replays the kills, as far as they are the seed's. An epoch
  * has 50 rounds, thus 100 changes at least.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -33,6 +32,8 @@
 #include <troupe.h>
 #include <troupe/training.h>
 
+#include "../lib/usage.h"
+#include "base/base.h"
 #include "puppet.h"
 
 enum {
@@ -52,12 +53,6 @@ enum {
     MORE_BYTES_MAX_LONG = 32 << 20,
     LONG_ROUNDS = 100,
 };
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { RESIDENT_COUNTS = 0 };
-#else
-enum { RESIDENT_COUNTS = 1 };
-#endif
 
 /* A place for a member, and for those that come after it. */
 struct place {
@@ -81,23 +76,6 @@ struct board {
 static struct board *board;
 
 extern char **environ;
-
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
-
-static uint64_t hash_of(const void *data, size_t bytes)
-{
-    const unsigned char *p = data;
-    uint64_t hash = 14695981039346656037ull;
-
-    for (size_t i = 0; i < bytes; i++)
-        hash = (hash ^ p[i]) * 1099511628211ull;
-    return hash | 1;
-}
 
 /* --- a member ------------------------------------------------------------- */
 
@@ -139,11 +117,12 @@ static void add_gradient(struct member *m, uint64_t sample, size_t slot)
     float *out = &m->slots[slot * DIM], z = 0, x[DIM], error;
 
     for (int i = 0; i < DIM; i++) {
-        x[i] = (float)(int64_t)(mix(sample * DIM + (uint64_t)i) % 2001 - 1000) /
-               1000;
+        uint64_t number = tri_mix64(sample * DIM + (uint64_t)i);
+
+        x[i] = (float)(int64_t)(number % 2001 - 1000) / 1000;
         z += x[i] * m->weights[i];
     }
-    error = 1 / (1 + expf(-z)) - (float)(mix(sample) & 1);
+    error = 1 / (1 + expf(-z)) - (float)(tri_mix64(sample) & 1);
     for (int i = 0; i < DIM; i++)
         out[i] = error * x[i];
 }
@@ -172,33 +151,10 @@ static void apply(struct member *m, const troupe_step_t *step)
     m->ballast[step->step % BALLAST]++;
 }
 
-static uint32_t entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    uint32_t len = 0;
-
-    while (dir && readdir(dir))
-        len++;
-    if (dir)
-        closedir(dir);
-    return len;
-}
-
-static uint64_t resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long total = 0, pages = 0;
-
-    if (!file || fscanf(file, "%lu %lu", &total, &pages) != 2)
-        fail("no /proc/self/statm");
-    if (file)
-        fclose(file);
-    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static void note_commit(struct member *m, const troupe_step_t *step)
 {
-    uint64_t hash = hash_of(m->weights, sizeof(m->weights));
+    uint64_t hash =
+        tri_fnv64(TRI_FNV64_OFFSET, m->weights, sizeof(m->weights)) | 1;
     struct place *place = m->place;
 
     if (place == NULL) {
@@ -211,9 +167,10 @@ static void note_commit(struct member *m, const troupe_step_t *step)
     if (atomic_load(&board->last) < step->step)
         atomic_store(&board->last, step->step);
     if (step->step % 16 == 0) {
-        atomic_store(&place->resident_bytes, resident_bytes());
-        atomic_store(&place->fds, entries("/proc/self/fd"));
-        atomic_store(&place->threads, entries("/proc/self/task"));
+        atomic_store(&place->resident_bytes,
+                     (uint64_t)usage_resident_bytes());
+        atomic_store(&place->fds, usage_entries("/proc/self/fd"));
+        atomic_store(&place->threads, usage_entries("/proc/self/task"));
     }
     atomic_fetch_add(&place->committed, 1);
 }
@@ -364,7 +321,7 @@ static uint64_t random_state;
 
 static uint64_t draw(uint64_t below)
 {
-    random_state = mix(random_state + 0x9e3779b97f4a7c15ull);
+    random_state = tri_mix64(random_state + 0x9e3779b97f4a7c15ull);
     return random_state % below;
 }
 
@@ -509,7 +466,7 @@ static void compare(int place, int rounds)
         fail("descriptors leak");
     if (atomic_load(&now->threads) > atomic_load(&then->threads))
         fail("threads leak");
-    if (RESIDENT_COUNTS &&
+    if (USAGE_RESIDENT_COUNTS &&
         more > (rounds < LONG_ROUNDS ? MORE_BYTES_MAX : MORE_BYTES_MAX_LONG))
         fail("memory leaks");
 }

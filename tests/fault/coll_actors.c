@@ -121,12 +121,9 @@ static void views(adder_ref_t adder, int is_late)
 int main(int argc, char **argv)
 {
     adder_ref_t adder;
-    int size, level;
+    int size;
 
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
-    MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MUST(troupe_start(&troupe, NULL));
+    troupe = test_start_at(MPI_THREAD_MULTIPLE, &size, NULL);
     atexit(leave_failed);
     CHECK_EQ(size, RANKS);
     MUST(adder_spawn(troupe, "adder", NULL, &adder));

@@ -163,7 +163,7 @@ int main(int argc, char **argv)
     uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : tri_now_ns();
     troupe_group_options_t options;
     troupe_view_t view;
-    int size, level;
+    int size;
 
     for (; argc > 1; argc--, argv++)
         if (strcmp(argv[1], "fabric") == 0)
@@ -172,10 +172,7 @@ int main(int argc, char **argv)
             plan = &plans[1];
         else
             backend = argv[1];
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
-    MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MUST(troupe_start(&troupe, NULL));
+    troupe = test_start_at(MPI_THREAD_MULTIPLE, &size, NULL);
     atexit(leave_failed);
     CHECK_EQ(size, RANKS);
     printf("rank %d: TROUPE_TEST_SEED=%llu\n", test_rank,

@@ -42,6 +42,18 @@ static inline int hosts_run(const char *format, ...)
     return stream && pclose(stream) == 0;
 }
 
+/* Cuts the hosts before `kept` off from the others, up to `len`. True: it
+ * succeeded. */
+static inline int hosts_part(int kept, int len)
+{
+    int good = 1;
+
+    for (int i = kept; i < len; i++)
+        for (int k = 0; k < kept; k++)
+            good &= hosts_run("cut %d %d", i, k);
+    return good;
+}
+
 /* The number that a command prints ("complaints 1"); -1: it failed. */
 static inline long hosts_number(const char *format, ...)
     __attribute__((format(printf, 1, 2)));

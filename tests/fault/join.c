@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "member/hello.h"
+#include "member/join.h"
 #include "member/packet.h"
 #include "os/udp.h"
 #include "puppet.h"
@@ -218,6 +219,10 @@ static void refused(void)
     puppet_must(&joiner, "TROUPE_EKEY",
                 "start security=none seeds=127.0.0.1:%u join_timeout_ms=%d",
                 port, JOIN_SHORT_MS);
+    puppet_must(&joiner, "TROUPE_EKEY",
+                "start security=encrypt key_file=%s seeds=127.0.0.1:%u "
+                "cluster=red join_timeout_ms=%d",
+                puppet_key_file(0), port, JOIN_SHORT_MS);
     puppet_must(&joiner, "TROUPE_ECLUSTER",
                 "start security=auth key_file=%s seeds=127.0.0.1:%u "
                 "cluster=blue join_timeout_ms=%d",
@@ -231,6 +236,29 @@ static void refused(void)
     puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
     stop(&joiner);
     stop(&seed);
+}
+
+/* What all nodes of a cluster must have the same. */
+static void other_strict(void)
+{
+    struct puppet seed, joiner;
+    unsigned port;
+
+    say_test("strict names here, not there");
+    for (int strict = 0; strict < 2; strict++) {
+        port = start_seed(&seed, strict ? "strict_names=1" : "");
+        puppet_spawn(&joiner);
+        puppet_must(&joiner, "TROUPE_EOPTION",
+                    "start key_file=%s seeds=127.0.0.1:%u strict_names=%d "
+                    "join_timeout_ms=%d",
+                    puppet_key_file(0), port, !strict, SOON_MS);
+        puppet_must(&seed, "ok", "alive 1 1");
+        puppet_start(&joiner, "key_file=%s seeds=127.0.0.1:%u strict_names=%d",
+                     puppet_key_file(0), port, strict);
+        puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+        stop(&joiner);
+        stop(&seed);
+    }
 }
 
 static void no_key(void)
@@ -346,6 +374,185 @@ static void strangers(void)
     stop(&seed);
 }
 
+/* What a seed answers to a JOIN of a cluster (0: any) by whoever has the key:
+ * the id of its own cluster, or the error that it refuses with. */
+static int ask_to_join(struct tri_udp *udp, struct tri_packet_key *key,
+                       const struct tri_endpoint *to, uint64_t cluster,
+                       uint64_t *cluster_p)
+{
+    struct tri_hello hello = { .interface = TRI_INTERFACE_VERSION,
+                               .profile = TRI_SWIM_TEST };
+    unsigned char body[TRI_HELLO_BYTES], data[TRI_PACKET_BYTES_MAX];
+    double end_ms = puppet_now_ms() + SOON_MS;
+    struct tri_packet join = { .kind = TRI_SWIM_JOIN, .cluster = cluster,
+                               .source = 4711, .body = body,
+                               .body_bytes = sizeof(body) };
+    struct tri_refused refused;
+    struct tri_endpoint from;
+    struct tri_packet got;
+    size_t bytes;
+
+    tri_hello_encode(&hello, body);
+    while (puppet_now_ms() < end_ms) {
+        join.counter++;
+        bytes = tri_packet_seal(key, &join, data);
+        tri_udp_send(udp, to, data, bytes);
+        for (int ms = 0; ms < 100; ms++) {
+            usleep(1000);
+            if (tri_udp_receive(udp, data, sizeof(data), &bytes, &from) !=
+                    TRI_UDP_DATAGRAM ||
+                !tri_endpoint_equal(&from, to) ||
+                tri_packet_open(key, data, bytes, &got) != NULL)
+                continue;
+            *cluster_p = got.cluster;
+            if (got.kind == TRI_PACKET_CHALLENGE)
+                return 0;
+            if (got.kind == TRI_PACKET_REFUSED &&
+                tri_refused_decode(got.body, got.body_bytes, &refused) == NULL)
+                return refused.error;
+        }
+    }
+    puppet_fail("a seed does not answer");
+}
+
+/* The key that puppet_key_file(0) has. */
+static struct tri_packet_key *key_of_file(void)
+{
+    unsigned char bytes[TRI_KEY_BYTES];
+    struct tri_packet_key *key;
+    unsigned value;
+    FILE *file = fopen(puppet_key_file(0), "r");
+
+    for (unsigned i = 0; i < TRI_KEY_BYTES; i++) {
+        if (file == NULL || fscanf(file, "%2x", &value) != 1)
+            puppet_fail("the key file");
+        bytes[i] = (unsigned char)value;
+    }
+    fclose(file);
+    if (tri_packet_key_create(bytes, TRI_SEAL_AUTH, &key) != 0)
+        puppet_fail("a key");
+    return key;
+}
+
+/* Each answers, with the same key and no name, but only one of them is of the
+ * cluster that the joiner is in. */
+static void two_clusters(void)
+{
+    struct tri_udp udp = stranger_open();
+    struct tri_packet_key *key = key_of_file();
+    struct puppet seeds_of[2], joiner;
+    struct tri_endpoint to[2];
+    uint64_t clusters[2];
+    unsigned ports[2];
+    int in;
+
+    say_test("two clusters do not become one");
+    for (int i = 0; i < 2; i++) {
+        ports[i] = start_seed(&seeds_of[i], "membership=test");
+        to[i] = local(ports[i]);
+        if (ask_to_join(&udp, key, &to[i], 0, &clusters[i]) != 0)
+            puppet_fail("a seed refuses to be joined");
+    }
+    if (clusters[0] == clusters[1] ||
+        ask_to_join(&udp, key, &to[0], clusters[1], &clusters[0]) !=
+            TROUPE_ECLUSTER)
+        puppet_fail("one of another cluster was let in");
+    puppet_spawn(&joiner);
+    puppet_start(&joiner,
+                 "key_file=%s seeds=127.0.0.1:%u,127.0.0.1:%u membership=test",
+                 puppet_key_file(0), ports[0], ports[1]);
+    puppet_must(&joiner, "ok", "alive 2 %d", SOON_MS);
+    in = puppet_say(&joiner, "state %016lx alive 1", seeds_of[1].node)[0] ==
+         'o';
+    puppet_must(&seeds_of[in], "ok", "alive 2 %d", SOON_MS);
+    puppet_must(&seeds_of[!in], "ok", "alive 1 1");
+    puppet_must(&joiner, "unknown", "state %016lx alive 1",
+                seeds_of[!in].node);
+    /* Also when it has lost the only one it knew. */
+    puppet_kill(&seeds_of[in], SIGKILL);
+    puppet_must(&joiner, "ok", "state %016lx dead %d", seeds_of[in].node,
+                SOON_MS);
+    puppet_must(&joiner, "TROUPE_ETIMEDOUT", "excluded 2000");
+    puppet_must(&joiner, "ok", "alive 1 1");
+    puppet_must(&seeds_of[!in], "ok", "alive 1 1");
+    stop(&joiner);
+    stop(&seeds_of[!in]);
+    tri_packet_key_destroy(&key);
+    tri_udp_close(&udp);
+}
+
+/* A rumour that the seed is dead, in a member's name. Returns its bytes. */
+static size_t rumour_data(struct tri_packet_key *key, uint64_t cluster,
+                          const struct puppet *seed,
+                          const struct puppet *source, uint64_t counter,
+                          unsigned char data[TRI_PACKET_BYTES_MAX])
+{
+    unsigned char body[TRI_PACKET_BODY_MAX];
+    struct tri_swim_packet swim = {
+        .kind = TRI_SWIM_GOSSIP,
+        .alive_len = 2,
+        .lowest = source->node,
+        .rumours_len = 1,
+        .rumours[0] = { .node = seed->node,
+                        .accuser = source->node,
+                        .state = TRI_SWIM_DEAD,
+                        .evidence = TRI_SWIM_PROOF },
+    };
+    struct tri_packet packet = { .kind = TRI_SWIM_GOSSIP,
+                                 .cluster = cluster,
+                                 .source = source->node,
+                                 .destination = seed->node,
+                                 .counter = counter,
+                                 .body = body };
+    uint32_t rumours_len;
+
+    packet.body_bytes = (uint32_t)tri_packet_encode_swim(&swim, NULL, NULL,
+                                                         body, &rumours_len);
+    return tri_packet_seal(key, &packet, data);
+}
+
+/* A datagram of a member's, with a good tag: its number was used before. Then
+ * it is not believed; with a new number, the same one is. */
+static void repeated(void)
+{
+    unsigned char data[TRI_PACKET_BYTES_MAX];
+    struct tri_packet_key *key;
+    struct puppet seed, joiner;
+    struct tri_udp udp = stranger_open();
+    struct tri_endpoint to;
+    uint64_t cluster;
+    size_t bytes;
+    int before;
+
+    say_test("a repeated datagram");
+    to = local(start_seed(&seed, "membership=test"));
+    start_joiner(&joiner, to.port, "membership=test");
+    key = key_of_file();
+    puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+    if (ask_to_join(&udp, key, &to, 0, &cluster) != 0)
+        puppet_fail("a seed refuses to be joined");
+    /* Of these one had a number that is above 1 by more than the window. */
+    puppet_must(&seed, "ok", "packets 80 %d", SOON_MS);
+    before = atoi(puppet_say(&seed, "refused") + 3);
+    bytes = rumour_data(key, cluster, &seed, &joiner, 1, data);
+    tri_udp_send(&udp, &to, data, bytes);
+    for (double end_ms = puppet_now_ms() + SOON_MS;
+         atoi(puppet_say(&seed, "refused") + 3) == before;)
+        if (puppet_now_ms() > end_ms)
+            puppet_fail("a repeated datagram was not refused");
+    puppet_must(&seed, "TROUPE_ETIMEDOUT", "excluded 100");
+    puppet_must(&seed, "ok", "alive 2 1");
+    puppet_must(&joiner, "ok", "alive 2 1");
+    puppet_must(&seed, "ok", "never_dead");
+    bytes = rumour_data(key, cluster, &seed, &joiner, 1ull << 40, data);
+    tri_udp_send(&udp, &to, data, bytes);
+    puppet_must(&seed, "ok", "excluded %d", SOON_MS);
+    tri_packet_key_destroy(&key);
+    tri_udp_close(&udp);
+    puppet_kill(&joiner, SIGKILL);
+    puppet_kill(&seed, SIGKILL);
+}
+
 /* Who died counts for a while: then nobody is let in whom no message could
  * reach. */
 static void full(void)
@@ -448,6 +655,57 @@ static void pauses(void)
     stop(&seed);
 }
 
+/* Whether that instance is taken each time. On a machine that starves it may
+ * be suspected itself for a moment, and then either is as good. */
+static bool others_come_first(struct puppet *seed,
+                              const struct puppet *other)
+{
+    for (int tries = 0; tries < 5; tries++) {
+        int taken = 0;
+
+        puppet_must(seed, "ok", "state %016lx alive %d", other->node,
+                    SOON_MS);
+        for (int i = 0; i < 20; i++)
+            taken += puppet_say(seed, "resolve %016lx actor:///a/service",
+                                other->node)[0] == 'o';
+        if (taken == 20)
+            return true;
+    }
+    return false;
+}
+
+/* What users see of a suspicion, and which of two instances they get. */
+static void suspected(void)
+{
+    struct puppet seed, joiners[2];
+    unsigned port;
+
+    say_test("suspected, and recovered");
+    port = start_seed(&seed, "membership=cloud");
+    for (int i = 0; i < 2; i++) {
+        start_joiner(&joiners[i], port, "membership=cloud");
+        puppet_must(&joiners[i], "ok", "name a/service");
+    }
+    puppet_must(&seed, "ok", "names 2 %d a/service", SOON_MS);
+    puppet_must(&seed, "ok", "alive 3 %d", SOON_MS);
+    /* It lasts for 4 s at least: a node that died recovers no more. */
+    puppet_kill(&joiners[0], SIGSTOP);
+    puppet_must(&seed, "ok", "state %016lx suspect %d", joiners[0].node,
+                SOON_MS);
+    puppet_must(&seed, "ok", "instance %016lx suspect", joiners[0].node);
+    if (!others_come_first(&seed, &joiners[1]))
+        puppet_fail("a suspected instance was taken before another one");
+    puppet_kill(&joiners[0], SIGCONT);
+    puppet_must(&seed, "ok", "state %016lx alive %d", joiners[0].node,
+                SOON_MS);
+    puppet_must(&seed, "ok", "instance %016lx trusted", joiners[0].node);
+    puppet_must(&seed, "ok", "told %016lx", joiners[0].node);
+    puppet_must(&seed, "ok", "never_dead");
+    for (int i = 0; i < 2; i++)
+        stop(&joiners[i]);
+    stop(&seed);
+}
+
 static void excluded(void)
 {
     struct puppet seed, joiners[3];
@@ -525,7 +783,8 @@ int main(int argc, char **argv)
         join_and_leave, killed_and_back, several,       by_fabric,
         seeds,          seed_later,      refused,       no_key,
         strangers,      other_version,   pauses,        excluded,
-        full,           no_room,
+        full,           no_room,         other_strict,  two_clusters,
+        repeated,       suspected,
     };
     int only = argc > 1 ? atoi(argv[1]) : -1;
 

@@ -7,11 +7,11 @@
  *
  * Needs mpirun --enable-recovery; see kill.c.
  */
-#include <dirent.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "../lib/usage.h"
 #include "leave.h"
 
 enum {
@@ -22,13 +22,6 @@ enum {
     KILL_US_MAX = 30000,
     SPARE_BYTES = 32 << 20, /* RSS may differ by that, half a message */
 };
-
-/* The address sanitizer keeps what was freed. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { FREED_IS_GONE = 0 };
-#else
-enum { FREED_IS_GONE = 1 };
-#endif
 
 #define bulk_messages(TELL, ASK)                                              \
     ASK(bulk, who, (), (int32_t pid;))                                        \
@@ -84,30 +77,6 @@ TROUPE_ACTOR(bulk, struct bulk, .who = on_who, .put = on_put,
              .seen = on_seen, .finished = on_finished)
 
 /* --- looking at ourselves ------------------------------------------------- */
-
-static long resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    long total = 0, pages = 0;
-
-    CHECK(file && fscanf(file, "%ld %ld", &total, &pages) == 2);
-    if (file)
-        fclose(file);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
-static int descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    CHECK(dir != NULL);
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        closedir(dir);
-    return n;
-}
 
 static uint64_t memory_of_messages(troupe_t *troupe)
 {
@@ -235,12 +204,12 @@ static int memory_is_back(troupe_t *troupe)
     return memory_of_messages(troupe) < 2 * (uint64_t)BYTES;
 }
 
-static int fd_limit;
+static uint32_t fd_limit;
 
 static int descriptors_are_back(troupe_t *troupe)
 {
     (void)troupe;
-    return descriptors() <= fd_limit;
+    return usage_entries("/proc/self/fd") <= fd_limit;
 }
 
 /* The survivors still reach each other, with large messages, too. */
@@ -276,8 +245,8 @@ static void survive(troupe_t *troupe, const bulk_ref_t *bulks)
     long resident;
 
     MUST(bulk_who(troupe, bulks[other], (bulk_who_t){}, TEST_SOON_MS, &who));
-    resident = resident_bytes();
-    fd_limit = descriptors();
+    resident = usage_resident_bytes();
+    fd_limit = usage_entries("/proc/self/fd");
     if (test_rank == 0)
         send_and_kill(troupe, bulks[other], who.pid);
     else
@@ -287,8 +256,9 @@ static void survive(troupe_t *troupe, const bulk_ref_t *bulks)
     CHECK(soon(troupe, memory_is_back));
     CHECK(soon(troupe, descriptors_are_back));
     printf("rank %d: %ld KiB more resident, %lu messages\n", test_rank,
-           (resident_bytes() - resident) / 1024, atomic_load(&messages));
-    CHECK(!FREED_IS_GONE || resident_bytes() - resident < SPARE_BYTES);
+           (usage_resident_bytes() - resident) / 1024, atomic_load(&messages));
+    CHECK(!USAGE_RESIDENT_COUNTS ||
+          usage_resident_bytes() - resident < SPARE_BYTES);
     finish_together(troupe, bulks[test_rank], bulks[3 - test_rank]);
 }
 

@@ -4,7 +4,8 @@
 
 /*
  * How a rank ends after a death: MPI_Finalize may hang, so nobody calls it.
- * mpirun reports success whatever happened, so a rank that failed ends it.
+ * mpirun reports success whatever happened, so a rank that failed ends it;
+ * tests/lib/hosts looks at each rank's status instead.
  */
 
 #include <signal.h>
@@ -16,7 +17,7 @@ static inline void leave(void)
 {
     printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
     fflush(NULL);
-    if (test_failures)
+    if (test_failures && getenv("TEST_HOSTS_DIR") == NULL)
         kill(getppid(), SIGTERM);
     _exit(test_status());
 }

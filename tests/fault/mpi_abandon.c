@@ -73,13 +73,10 @@ static void one_round(void)
 
 int main(void)
 {
-    int level, size, all_can = 1, rounds = 0;
+    int size, all_can = 1, rounds = 0;
     troupe_t *troupe;
 
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
-    MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MUST(troupe_start(&troupe, NULL));
+    troupe = test_start_at(MPI_THREAD_MULTIPLE, &size, NULL);
     atexit(leave_failed);
     CHECK_EQ(size, 2);
     in = calloc(FLOATS, sizeof(*in));

@@ -5,7 +5,6 @@
  */
 #include "parting.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../lib/usage.h"
 #include "base/clock.h"
 #include "link/session_internal.h"
 #include "message/pool.h"
@@ -68,7 +68,7 @@ static struct end {
     bool is_quiet; /* no new echoes */
     size_t baseline_bytes;
     size_t session_bytes;
-    int baseline_fds;
+    uint32_t baseline_fds;
     _Atomic uint32_t died;
     _Atomic uint32_t killed_round;
     _Atomic uint8_t letters[PARTING_IDS_MAX];
@@ -279,7 +279,8 @@ static void open_end(struct parting_board *board, enum parting_seat seat,
         .parked_bytes_max = OUTBOX,
         .message_bytes_max = PARTING_LARGE,
         .events = { &end, on_record, on_message, on_unpark, on_room, on_refused,
-                    on_undelivered, on_lost, on_died, NULL, NULL },
+                    on_undelivered, on_lost, on_died, NULL, NULL,
+                    NULL },
     };
 
     end.board = board;
@@ -454,18 +455,6 @@ static size_t message_bytes(void)
     return tri_pool_bytes();
 }
 
-static int descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    CHECK(dir != NULL);
-    while (readdir(dir) != NULL)
-        n++;
-    closedir(dir);
-    return n;
-}
-
 /* True when the transport has nothing of a victim any more. */
 static bool is_forgotten(void)
 {
@@ -524,8 +513,9 @@ static void check_memory(void)
     if (end.baseline_bytes == 0)
         end.baseline_bytes = bytes;
     CHECK(bytes <= end.baseline_bytes + SLABS);
-    UNTIL(end.baseline_fds == 0 || descriptors() <= end.baseline_fds);
-    end.baseline_fds = descriptors();
+    UNTIL(end.baseline_fds == 0 ||
+          usage_entries("/proc/self/fd") <= end.baseline_fds);
+    end.baseline_fds = usage_entries("/proc/self/fd");
     if (!end.board->mode.is_ring) {
         session = tri_session_memory_bytes(end.transport);
         /* Frames lie in slabs that are kept: those that one round needed are

@@ -61,6 +61,12 @@ TROUPE_ACTOR(echo, struct echo, .say = on_say)
 static troupe_t *troupe;
 static uint64_t died; /* the first node that an event told of */
 
+/* Of whom events told that it was suspected, and then recovered. */
+static struct tale {
+    uint64_t node;
+    bool recovered;
+} tales[16];
+
 static void answer(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
 
@@ -132,6 +138,7 @@ static void do_start(char *options)
     unsetenv("TROUPE_LISTEN");
     set_options(options);
     died = 0;
+    memset(tales, 0, sizeof(tales));
     rc = troupe_start(&troupe, NULL);
     if (rc == 0)
         rc = puppet_actor(troupe, ref);
@@ -302,6 +309,68 @@ static void do_claim(const char *name)
     answer_rc(echo_spawn_with(troupe, &strict, NULL, &ref));
 }
 
+static void do_name(const char *name)
+{
+    troupe_spawn_options_t options = { .name = name };
+    echo_ref_t ref;
+
+    answer_rc(echo_spawn_with(troupe, &options, NULL, &ref));
+}
+
+static void do_instance(const char *arguments)
+{
+    static troupe_name_t names[8];
+    char wanted[LINE_BYTES];
+    uint64_t node = 0;
+    size_t len = troupe_names_list(troupe, NULL, names, 8);
+
+    sscanf(arguments, "%" SCNx64 " %1000s", &node, wanted);
+    for (size_t i = 0; i < len && i < 8; i++)
+        if (names[i].ref.node == node) {
+            const char *is = names[i].suspect ? "suspect" : "trusted";
+
+            answer("%s", strcmp(is, wanted) == 0 ? "ok" : is);
+            return;
+        }
+    answer("not listed");
+}
+
+static void do_resolve(const char *arguments)
+{
+    char address[LINE_BYTES];
+    troupe_ref_t ref;
+    uint64_t node;
+    int rc;
+
+    if (sscanf(arguments, "%" SCNx64 " %1000s", &node, address) != 2) {
+        answer("what?");
+        return;
+    }
+    rc = troupe_resolve(troupe, address, NULL, 1, &ref);
+    if (rc != 0 || ref.node == node)
+        answer_rc(rc);
+    else
+        answer("%016" PRIx64, ref.node);
+}
+
+static void do_packets(const char *arguments)
+{
+    troupe_member_stats_t stats = { 0 };
+    uint64_t wanted = 0;
+    int timeout_ms = 0;
+
+    sscanf(arguments, "%" SCNu64 " %d", &wanted, &timeout_ms);
+    for (double end_ms = puppet_now_ms() + timeout_ms;
+         stats.packets_in < wanted && puppet_now_ms() < end_ms;) {
+        troupe_serve(troupe, 1);
+        troupe_member_stats(troupe, &stats);
+    }
+    if (stats.packets_in >= wanted)
+        answer("ok");
+    else
+        answer("%" PRIu64, stats.packets_in);
+}
+
 /* Polls: nothing tells of another thread's adoption. */
 static void do_view(const char *arguments)
 {
@@ -327,13 +396,71 @@ static void do_view(const char *arguments)
         answer("%u members (%s)", view.len, troupe_error_name(rc));
 }
 
+/* NULL: no event told of it, and there is no room. */
+static struct tale *tale_of(uint64_t node, bool add)
+{
+    for (size_t i = 0; i < sizeof(tales) / sizeof(tales[0]); i++) {
+        if (tales[i].node == 0 && add)
+            tales[i].node = node;
+        if (tales[i].node == node)
+            return &tales[i];
+    }
+    return NULL;
+}
+
+static void note_event(const troupe_member_event_t *event)
+{
+    uint64_t node = event->member.node;
+    struct tale *tale;
+
+    if (event->what == TROUPE_MEMBER_DIED && died == 0)
+        died = node;
+    if (event->what == TROUPE_MEMBER_SUSPECTED)
+        tale_of(node, true);
+    tale = tale_of(node, false);
+    if (event->what == TROUPE_MEMBER_RECOVERED && tale)
+        tale->recovered = true;
+}
+
 static void look_at_events(void)
 {
     troupe_member_event_t event;
 
     while (troupe && troupe_member_events_take(troupe, &event, 1) == 1)
-        if (event.what == TROUPE_MEMBER_DIED && died == 0)
-            died = event.member.node;
+        note_event(&event);
+}
+
+static void do_told(const char *arguments)
+{
+    const struct tale *tale = tale_of(strtoull(arguments, NULL, 16), false);
+
+    if (tale && tale->recovered)
+        answer("ok");
+    else
+        answer(tale ? "suspected alone" : "nothing");
+}
+
+/* Words that do something; false: none of them. */
+static bool do_word(const char *word, const char *arguments)
+{
+    static const struct {
+        const char *word;
+        void (*act)(const char *arguments);
+    } words[] = {
+        { "ask", do_ask },           { "alive", do_count },
+        { "state", do_state },       { "names", do_names },
+        { "group", do_group },       { "claim", do_claim },
+        { "name", do_name },         { "instance", do_instance },
+        { "resolve", do_resolve },   { "view", do_view },
+        { "packets", do_packets },   { "told", do_told },
+    };
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (strcmp(word, words[i].word) == 0) {
+            words[i].act(arguments);
+            return true;
+        }
+    return false;
 }
 
 static void do_line(char *line)
@@ -346,24 +473,12 @@ static void do_line(char *line)
     else
         arguments = line + strlen(line);
     look_at_events();
+    if (do_word(line, arguments))
+        return;
     if (strcmp(line, "start") == 0) {
         do_start(arguments);
     } else if (strcmp(line, "stop") == 0) {
         answer_rc(troupe_stop(&troupe));
-    } else if (strcmp(line, "ask") == 0) {
-        do_ask(arguments);
-    } else if (strcmp(line, "alive") == 0) {
-        do_count(arguments);
-    } else if (strcmp(line, "state") == 0) {
-        do_state(arguments);
-    } else if (strcmp(line, "names") == 0) {
-        do_names(arguments);
-    } else if (strcmp(line, "group") == 0) {
-        do_group(arguments);
-    } else if (strcmp(line, "claim") == 0) {
-        do_claim(arguments);
-    } else if (strcmp(line, "view") == 0) {
-        do_view(arguments);
     } else if (strcmp(line, "excluded") == 0) {
         answer_rc(troupe_members_wait(troupe, is_excluded, NULL, 0,
                                       atoi(arguments)));

@@ -50,10 +50,17 @@ void puppet_end(struct puppet *puppet);
  *                       boundary to boundary from now on; "ok", "TROUPE_E…"
  *   group join          joins it, and does the same
  *   claim NAME          takes it, strictly unique; "ok" or "TROUPE_E…"
+ *   name NAME           takes it as one of several
+ *   instance NODE trusted|suspect   whether the list of names has it so;
+ *                       "ok", or what it has
+ *   resolve NODE ADDRESS   "ok" if that is there, or "NODE": where it is
  *   view LEN MS         waits until its view has so many members; "ok EPOCH
  *                       DIGEST"
  *   excluded MS         waits until the others hold it for dead
  *   refused             "ok NUMBER" of refused data
+ *   packets COUNT MS    waits until it has got so many good control datagrams
+ *   told NODE           "ok" if an event told that it was suspected and a later
+ *                       one that it recovered
  *   never_dead          "ok", or "dead NODE": an event told of a death
  */
 const char *puppet_say(struct puppet *puppet, const char *format, ...)

@@ -8,13 +8,12 @@
  *
  * TROUPE_TEST_ROUNDS: how many (30).
  */
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "../lib/usage.h"
 #include "../mpi/test.h"
 #include "puppet.h"
 
@@ -29,12 +28,6 @@ enum {
     MORE_BYTES_MAX_LONG = 24 << 20,
     LONG_ROUNDS = 200,
 };
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { RESIDENT_COUNTS = 0 };
-#else
-enum { RESIDENT_COUNTS = 1 };
-#endif
 
 #define clerk_messages(TELL, ASK)                                              \
     ASK(clerk, look, (uint64_t node;),                                         \
@@ -55,40 +48,19 @@ static int size;
 
 /* --- on each rank --------------------------------------------------------- */
 
-static uint32_t entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    uint32_t len = 0;
-
-    while (dir && readdir(dir))
-        len++;
-    if (dir)
-        closedir(dir);
-    return len;
-}
-
-static uint64_t resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long total = 0, pages = 0;
-
-    CHECK(file && fscanf(file, "%lu %lu", &total, &pages) == 2);
-    if (file)
-        fclose(file);
-    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static int on_look(troupe_self_t *self, struct clerk *c, const clerk_look_t *m)
 {
-    clerk_look_result_t result = { .resident_bytes = resident_bytes() };
+    clerk_look_result_t result = {
+        .resident_bytes = (uint64_t)usage_resident_bytes(),
+        .fds = usage_entries("/proc/self/fd"),
+        .threads = usage_entries("/proc/self/task"),
+    };
     troupe_member_t member = { .state = 0 };
     troupe_stats_t stats;
 
     (void)c;
     troupe_member_get(self, m->node, &member);
     troupe_stats(self, &stats);
-    result.fds = entries("/proc/self/fd");
-    result.threads = entries("/proc/self/task");
     result.links = stats.peers_ring + stats.peers_fabric;
     result.alive = (uint32_t)troupe_members_alive(self);
     result.state = member.state;
@@ -189,7 +161,7 @@ static void compare(int rank, const clerk_look_result_t *before, int rounds)
     CHECK_EQ(after.threads, before->threads);
     CHECK(after.links <= before->links);
     CHECK_EQ(after.alive, size);
-    CHECK(!RESIDENT_COUNTS || more < more_max);
+    CHECK(!USAGE_RESIDENT_COUNTS || more < more_max);
 }
 
 static uint32_t our_shm_files(void)
@@ -237,19 +209,6 @@ static int is_over(void *unused)
     return atomic_load(&may_leave);
 }
 
-/* A port that nobody has now. */
-static unsigned free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    CHECK(fd >= 0 && bind(fd, (void *)&address, sizeof(address)) == 0 &&
-          getsockname(fd, (void *)&address, &len) == 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 static void start_job(unsigned *seed_p)
 {
     troupe_options_t options;
@@ -261,7 +220,7 @@ static void start_job(unsigned *seed_p)
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     if (size > RANKS_MAX)
         MUST(TROUPE_EINVAL);
-    *seed_p = free_port();
+    *seed_p = puppet_free_port();
     MPI_Bcast(seed_p, 1, MPI_UNSIGNED, 0, MPI_COMM_WORLD);
     snprintf(listen, sizeof(listen), "127.0.0.1:%u", *seed_p);
     troupe_options_init(&options);
@@ -289,7 +248,7 @@ int main(int argc, char **argv)
                            TEST_SOON_MS, &clerks[i]));
     MPI_Barrier(MPI_COMM_WORLD);
     if (test_rank == 0)
-        conduct(seed, free_port());
+        conduct(seed, puppet_free_port());
     else
         MUST(troupe_serve_until(here, is_over, NULL, TROUPE_FOREVER));
     return test_end(here);

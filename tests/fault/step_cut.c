@@ -6,6 +6,7 @@
  * its nodes stop, start again as new ones, join, get the state, and are there
  * until the end. Nobody came to something else in any step.
  */
+#include "board.h"
 #include "hosts.h"
 #include "steps.h"
 
@@ -30,28 +31,13 @@ static int size, kept; /* ranks, and those of the side that goes on */
 static char key_file[128];
 static double began_ms;
 
-/* Hosts share their files. */
 static void open_board(void)
 {
     const char *folder = getenv("TEST_HOSTS_DIR");
-    char path[128];
-    int fd;
 
     if (folder == NULL)
         MUST(TROUPE_EINVAL);
-    snprintf(path, sizeof(path), "%s/step_cut", folder);
-    if (test_rank == 0) {
-        fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-        CHECK(fd >= 0 && ftruncate(fd, sizeof(*board)) == 0);
-        close(fd);
-    }
-    MPI_Barrier(MPI_COMM_WORLD);
-    fd = open(path, O_RDWR);
-    board =
-        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (fd < 0 || board == MAP_FAILED)
-        MUST(TROUPE_ESYSTEM);
-    close(fd);
+    board = board_open("step_cut", sizeof(*board));
     snprintf(key_file, sizeof(key_file), "%s/step_cut.key", folder);
 }
 
@@ -63,13 +49,6 @@ static void write_key(void)
     for (unsigned i = 0; i < 32; i++)
         dprintf(fd, "%02x", i * 7 & 255);
     close(fd);
-}
-
-static void cut(void)
-{
-    for (int i = kept; i < size; i++)
-        for (int k = 0; k < kept; k++)
-            CHECK(hosts_run("cut %d %d", i, k));
 }
 
 static void tell(const char *what)
@@ -88,7 +67,7 @@ static void go_on(struct steps *steps, const troupe_step_t *step)
     int ms = 1;
 
     if (test_rank == 0 && step->step == CUT_STEP && step->retry == 0) {
-        cut();
+        CHECK(hosts_part(kept, size));
         tell("cut");
     }
     if (step->members == (uint32_t)kept && split == 0) {

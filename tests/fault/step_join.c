@@ -12,8 +12,12 @@
  *          until another comes.
  *   block  one from a host that is blocked is refused; when it is not blocked
  *          any more, another one comes in.
+ *   late   one comes in the last step: it is told that all are done when it has
+ *          the state, too.
+ *   idle   a rank and one from outside that are spares to the end hear of that,
+ *          though the others, who have the state, leave at once.
  *
- *   step_join seed|other|spare|pause|block
+ *   step_join seed|other|spare|pause|block|late|idle
  */
 #include <pthread.h>
 
@@ -47,13 +51,32 @@ static void linger(struct steps *steps, const troupe_step_t *step)
     troupe_serve(steps->troupe, 1);
 }
 
-/* In a process of its own: joiner ROW PORT PATH KEY BALLAST SIZE_MIN. */
+/* The last state is that of the others, also if it has come too late for a
+ * step. A spare has none. */
+static void check_joined(struct steps *steps)
+{
+    troupe_training_stats_t stats;
+    uint64_t last = atomic_load(&ledger->hashes[0][EPOCHS * EPOCH_STEPS - 1]);
+
+    troupe_training_stats(steps->training, &stats);
+    if (steps->size_max != 0) {
+        CHECK_EQ(stats.synced_bytes, 0);
+        return;
+    }
+    CHECK(stats.synced_bytes > 0);
+    CHECK(last == 0 || last == steps_state_hash(steps));
+    steps_check(steps);
+}
+
+/* In a process of its own: joiner ROW PORT PATH KEY BALLAST SIZE_MIN SIZE_MAX.
+ */
 static int join(char **argv)
 {
     struct steps steps = { .row = atoi(argv[2]),
                            .epochs = EPOCHS,
                            .ballast = (size_t)atol(argv[6]),
                            .size_min = (uint32_t)atol(argv[7]),
+                           .size_max = (uint32_t)atol(argv[8]),
                            .before = linger };
     troupe_options_t options;
     char seeds[64];
@@ -69,10 +92,8 @@ static int join(char **argv)
     MUST(troupe_start(&steps.troupe, &options));
     steps_open(&steps, "join");
     rc = steps_run(&steps);
-    if (rc == TROUPE_FINISHED) {
-        CHECK(steps.was_synced);
-        steps_check(&steps);
-    }
+    if (rc == TROUPE_FINISHED)
+        check_joined(&steps);
     steps_close(&steps);
     atomic_store(&ledger->results[steps.row],
                  test_failures > 0 ? TROUPE_EFAILED : rc);
@@ -84,9 +105,9 @@ static int join(char **argv)
 static void start_joiner(const struct steps *steps, int row, size_t ballast)
 {
     static char program[4096], word[] = "joiner";
-    char texts[4][32], *environment[256];
+    char texts[5][32], *environment[256];
     char *arguments[] = { program,  word,     texts[0], texts[1], path,
-                          key_file, texts[2], texts[3], NULL };
+                          key_file, texts[2], texts[3], texts[4], NULL };
     ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
     size_t kept = 0;
     pid_t pid;
@@ -96,6 +117,7 @@ static void start_joiner(const struct steps *steps, int row, size_t ballast)
     snprintf(texts[1], sizeof(texts[1]), "%d", port);
     snprintf(texts[2], sizeof(texts[2]), "%zu", ballast);
     snprintf(texts[3], sizeof(texts[3]), "%u", steps->size_min);
+    snprintf(texts[4], sizeof(texts[4]), "%u", steps->size_max);
     for (size_t i = 0; environ[i] != NULL && kept < 255; i++)
         if (strncmp(environ[i], "OMPI_", 5) != 0 &&
             strncmp(environ[i], "PMIX_", 5) != 0)
@@ -132,7 +154,7 @@ static void die_at(const troupe_step_t *step, int rank, uint64_t number)
         return;
     dying = true;
     pthread_create(&thread, NULL, steps_die_in_us,
-                   (void *)(uintptr_t)(steps_mix((uint64_t)getpid()) % 20000));
+                   (void *)(uintptr_t)(tri_mix64((uint64_t)getpid()) % 20000));
 }
 
 static void with_seed(struct steps *steps, const troupe_step_t *step)
@@ -170,10 +192,14 @@ static void with_spare(struct steps *steps, const troupe_step_t *step)
     die_at(step, 1, KILL_STEP);
 }
 
+/* What the last step began with. Who finishes later than the others sees them
+ * leave. */
+static troupe_training_stats_t last_stats;
+
 /* Before it has reduced anything: nobody is prepared. */
 static void with_pause(struct steps *steps, const troupe_step_t *step)
 {
-    (void)steps;
+    troupe_training_stats(steps->training, &last_stats);
     CHECK_EQ(step->members, size);
     if (test_rank == 1 && step->step == KILL_STEP)
         kill(getpid(), SIGKILL);
@@ -183,7 +209,6 @@ static void with_pause(struct steps *steps, const troupe_step_t *step)
 static int go_on_when_enough(struct steps *steps, int rc)
 {
     double end = test_now_ms() + TEST_SOON_MS;
-    troupe_training_stats_t stats;
 
     CHECK_EQ(rc, TROUPE_EPAUSED);
     /* It says so also while the others agree for longer than that. */
@@ -195,9 +220,8 @@ static int go_on_when_enough(struct steps *steps, int rc)
     while (rc == TROUPE_EPAUSED && test_now_ms() < end)
         rc = steps_run(steps);
     CHECK(steps_events(steps, TROUPE_TRAINING_RESUMED) > 0);
-    troupe_training_stats(steps->training, &stats);
-    CHECK_EQ(stats.losses, 1);
-    CHECK_EQ(stats.joins, size + 1);
+    CHECK_EQ(last_stats.losses, 1);
+    CHECK_EQ(last_stats.joins, size + 1);
     return rc;
 }
 
@@ -228,6 +252,27 @@ static void with_block(struct steps *steps, const troupe_step_t *step)
         MUST(troupe_training_block(steps->training, own_host(steps), 0));
         start_joiner(steps, JOINER_ROW + 1, steps->ballast);
         await_joiner(steps, JOINER_ROW + 1);
+    }
+}
+
+static void with_late(struct steps *steps, const troupe_step_t *step)
+{
+    bool is_last = step->step == EPOCHS * EPOCH_STEPS - 1;
+
+    if (!is_last)
+        CHECK_EQ(step->members, size);
+    if (test_rank == 0 && is_last && step->retry == 0) {
+        start_joiner(steps, JOINER_ROW, steps->ballast);
+        await_joiner(steps, JOINER_ROW);
+    }
+}
+
+static void with_idle(struct steps *steps, const troupe_step_t *step)
+{
+    CHECK_EQ(step->members, steps->size_max);
+    if (test_rank == 0 && step->step == JOIN_STEP && step->retry == 0) {
+        start_joiner(steps, JOINER_ROW, steps->ballast);
+        await_joiner(steps, JOINER_ROW);
     }
 }
 
@@ -272,6 +317,8 @@ static const struct scenario {
     { "spare", with_spare, { 0, 0 } },
     { "pause", with_pause, { TROUPE_FINISHED, 0 } },
     { "block", with_block, { TROUPE_ELIMIT, TROUPE_FINISHED } },
+    { "late", with_late, { TROUPE_FINISHED, 0 } },
+    { "idle", with_idle, { TROUPE_FINISHED, 0 } },
 };
 
 static const struct scenario *scenario_of(const char *name)
@@ -283,16 +330,27 @@ static const struct scenario *scenario_of(const char *name)
     return NULL;
 }
 
+/* How many take part, and how much it is that who comes fetches. */
+static void set_sizes(struct steps *steps)
+{
+    bool is_spare = steps->before == with_spare || steps->before == with_idle;
+
+    steps->ballast = steps->before == with_spare ||
+                             steps->before == with_seed ||
+                             steps->before == with_late
+                         ? BALLAST
+                         : LITTLE;
+    if (is_spare)
+        steps->size_max = (uint32_t)size - 1;
+}
+
 static void run(struct steps *steps, const struct scenario *scenario)
 {
-    bool is_spare = scenario->before == with_spare;
+    bool is_last = test_rank == size - 1;
     int rc;
 
     steps->before = scenario->before;
-    steps->ballast =
-        is_spare || scenario->before == with_seed ? BALLAST : LITTLE;
-    if (is_spare)
-        steps->size_max = (uint32_t)size - 1;
+    set_sizes(steps);
     if (scenario->before == with_pause) {
         steps->size_min = (uint32_t)size;
         steps->pause_ms = PAUSE_MS;
@@ -302,8 +360,11 @@ static void run(struct steps *steps, const struct scenario *scenario)
     if (scenario->before == with_pause)
         rc = go_on_when_enough(steps, rc);
     CHECK_EQ(rc, TROUPE_FINISHED);
-    steps_check(steps);
-    if (is_spare && test_rank == size - 1)
+    if (scenario->before == with_idle && is_last)
+        CHECK_EQ(steps->members_most, 0);
+    else
+        steps_check(steps);
+    if (scenario->before == with_spare && is_last)
         CHECK(steps->was_synced);
     steps_close(steps);
     for (int i = 0; i < 2 && test_rank == 0; i++)
@@ -315,14 +376,16 @@ int main(int argc, char **argv)
 {
     struct steps steps = { .epochs = EPOCHS };
 
-    if (argc > 7 && strcmp(argv[1], "joiner") == 0)
+    if (argc > 8 && strcmp(argv[1], "joiner") == 0)
         return join(argv);
     puppet_main(argc, argv);
     start(&steps);
     steps.row = test_rank;
     run(&steps, scenario_of(argc > 1 ? argv[1] : "seed"));
-    if (test_rank == 0)
+    if (test_rank == 0) {
         unlink(path);
+        unlink(key_file);
+    }
     CHECK_EQ(troupe_stop(&steps.troupe), 0);
     leave();
 }

@@ -29,7 +29,7 @@ static int round_of(int rank)
     for (int i = 0; i < size; i++)
         order[i] = i;
     for (int i = size - 1; i > 0; i--) {
-        int k = (int)(steps_mix(seed + (uint64_t)i) % (uint64_t)(i + 1));
+        int k = (int)(tri_mix64(seed + (uint64_t)i) % (uint64_t)(i + 1));
         int other = order[i];
 
         order[i] = order[k];
@@ -45,7 +45,7 @@ static int round_of(int rank)
 static uint64_t step_of(int round)
 {
     return 3 + (uint64_t)round * 9 +
-           steps_mix(seed ^ (uint64_t)(round + 99)) % 7;
+           tri_mix64(seed ^ (uint64_t)(round + 99)) % 7;
 }
 
 static void maybe_die(struct steps *steps, const troupe_step_t *step)
@@ -59,7 +59,7 @@ static void maybe_die(struct steps *steps, const troupe_step_t *step)
     if (dying || round < 0 || step->step != step_of(round))
         return;
     dying = true;
-    us = steps_mix(seed * 31 + (uint64_t)test_rank) % 3000;
+    us = tri_mix64(seed * 31 + (uint64_t)test_rank) % 3000;
     pthread_create(&thread, NULL, steps_die_in_us, (void *)(uintptr_t)us);
 }
 

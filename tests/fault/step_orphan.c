@@ -27,7 +27,7 @@ static uint64_t nodes[ROWS_MAX];
 
 static uint64_t word_of(const struct private *private, uint64_t i)
 {
-    return steps_mix(private->row << 40 ^ private->committed << 20 ^ i);
+    return tri_mix64(private->row << 40 ^ private->committed << 20 ^ i);
 }
 
 static void fill(struct private *private)
@@ -89,7 +89,7 @@ static void maybe_die(struct steps *steps, const troupe_step_t *step)
         return;
     dying = true;
     pthread_create(&thread, NULL, steps_die_in_us,
-                   (void *)(uintptr_t)(steps_mix((uint64_t)getpid()) % 9000));
+                   (void *)(uintptr_t)(tri_mix64((uint64_t)getpid()) % 9000));
 }
 
 static void change(struct steps *steps, const troupe_step_t *step)

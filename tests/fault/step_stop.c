@@ -6,6 +6,8 @@
  * and nobody has written into its program's memory, nor into theirs.
  *
  *   step_stop short|long
+ *
+ * TROUPE_TEST_STOP_S: long: for so many seconds at least; 0.
  */
 #include <sys/wait.h>
 
@@ -22,19 +24,20 @@ enum {
 
 static uint64_t canaries[CANARIES];
 static bool is_long;
+static double stop_ms; /* at least */
 static uint64_t views;
 
 static void fill_canaries(void)
 {
     for (size_t i = 0; i < CANARIES; i++)
-        canaries[i] = steps_mix(i + 1);
+        canaries[i] = tri_mix64(i + 1);
 }
 
 static void check_canaries(void)
 {
     for (size_t i = 0; i < CANARIES; i++)
-        if (canaries[i] != steps_mix(i + 1)) {
-            CHECK(canaries[i] == steps_mix(i + 1));
+        if (canaries[i] != tri_mix64(i + 1)) {
+            CHECK(canaries[i] == tri_mix64(i + 1));
             return;
         }
 }
@@ -49,13 +52,14 @@ static bool others_went_on(void)
 static void stop_victim(void)
 {
     pid_t victim = atomic_load(&ledger->pids[VICTIM]), waker;
-    double end = test_now_ms() + TEST_SOON_MS;
+    double least = test_now_ms() + stop_ms, end = least + TEST_SOON_MS;
 
     CHECK_EQ(kill(victim, SIGSTOP), 0);
     waker = fork();
     if (waker == 0) {
         usleep(SHORT_MS * 1000);
-        while (is_long && !others_went_on() && test_now_ms() < end)
+        while (is_long && test_now_ms() < end &&
+               (!others_went_on() || test_now_ms() < least))
             usleep(1000);
         kill(victim, SIGCONT);
         _exit(0);
@@ -77,7 +81,7 @@ static void disturb(struct steps *steps, const troupe_step_t *step)
 /* Those that held it for dead are there when it wakes, and tell it. */
 static void await_victim(troupe_t *troupe)
 {
-    double end = test_now_ms() + TEST_SOON_MS;
+    double end = test_now_ms() + stop_ms + TEST_SOON_MS;
 
     while (atomic_load(&ledger->results[VICTIM]) == 0 && test_now_ms() < end)
         troupe_serve(troupe, 1);
@@ -109,6 +113,8 @@ int main(int argc, char **argv)
     char path[PATH_BYTES] = "";
 
     is_long = argc > 1 && strcmp(argv[1], "long") == 0;
+    if (is_long && getenv("TROUPE_TEST_STOP_S") != NULL)
+        stop_ms = atof(getenv("TROUPE_TEST_STOP_S")) * 1000;
     troupe_options_init(&options);
     if (is_long)
         options.membership = "fast";

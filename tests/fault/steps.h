@@ -15,6 +15,7 @@
 
 #include <troupe/training.h>
 
+#include "base/base.h"
 #include "leave.h"
 
 enum {
@@ -36,13 +37,6 @@ struct ledger {
 };
 
 static struct ledger *ledger;
-
-static inline uint64_t steps_mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
 
 /* Never 0. Of whole words: megabytes are hashed in each step. */
 static inline uint64_t steps_hash(const void *data, size_t bytes)
@@ -181,6 +175,12 @@ static inline void steps_gradients(const struct steps *steps,
         extra[i] = (float)(i % 13) * (float)step->samples;
 }
 
+static inline uint64_t steps_state_hash(const struct steps *steps)
+{
+    return (steps_hash(steps->used, SAMPLES * sizeof(*steps->used)) +
+            steps_hash(steps->ballast_data, steps->ballast)) | 1;
+}
+
 /* Committed: the state goes on, and is written down. */
 static inline void steps_apply(struct steps *steps, const troupe_step_t *step,
                                const uint32_t *counts, const float *extra)
@@ -195,8 +195,7 @@ static inline void steps_apply(struct steps *steps, const troupe_step_t *step,
         CHECK(extra[len - 1] ==
               (float)((len - 1) % 13) * (float)step->batch);
     atomic_store(&ledger->hashes[steps->row][step->step],
-                 (steps_hash(steps->used, SAMPLES * sizeof(*steps->used)) +
-                  steps_hash(steps->ballast_data, steps->ballast)) | 1);
+                 steps_state_hash(steps));
 }
 
 /* What a step reduces, on pages of its own. */

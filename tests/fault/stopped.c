@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "../lib/usage.h"
 #include "../mpi/test.h"
 
 enum {
@@ -26,13 +27,6 @@ enum {
      * ring (4 MiB), and as much for pools that keep a reserve. */
     MORE_BYTES_MAX = 24 << 20,
 };
-
-/* Sanitizers keep what was freed, and their own books. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { RESIDENT_COUNTS = 0 };
-#else
-enum { RESIDENT_COUNTS = 1 };
-#endif
 
 #define sink_messages(TELL, ASK)                                               \
     TELL(sink, put,                                                            \
@@ -135,17 +129,6 @@ TROUPE_ACTOR(pump, struct pump, .go = on_go, .ping = on_ping,
 
 /* --- roles ---------------------------------------------------------------- */
 
-static long resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    long total = 0, pages = 0;
-
-    CHECK(file && fscanf(file, "%ld %ld", &total, &pages) == 2);
-    if (file)
-        fclose(file);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
 static uint64_t messages_bytes(troupe_t *troupe)
 {
     troupe_stats_t stats;
@@ -181,7 +164,7 @@ static void flood(troupe_t *troupe, pump_ref_t mine, sink_ref_t to)
 {
     double begin = test_now_ms(), end = begin + FLOOD_MS, longest = 0;
     uint64_t by_main = 0, full = 0, messages_max = 0;
-    long resident = resident_bytes(), resident_max = 0;
+    long resident = usage_resident_bytes(), resident_max = 0;
 
     MUST(pump_go(troupe, mine, (pump_go_t){ to, (int64_t)end }));
     while (test_now_ms() < end) {
@@ -198,7 +181,7 @@ static void flood(troupe_t *troupe, pump_ref_t mine, sink_ref_t to)
         else
             MUST(rc);
         if (rc != 0 || by_main % 256 == 0) {
-            long now = resident_bytes() - resident;
+            long now = usage_resident_bytes() - resident;
             uint64_t bytes = messages_bytes(troupe);
 
             resident_max = now > resident_max ? now : resident_max;
@@ -215,7 +198,7 @@ static void flood(troupe_t *troupe, pump_ref_t mine, sink_ref_t to)
            (unsigned long)messages_max / 1024, longest);
     check_counts(troupe, to, by_main);
     CHECK(atomic_load(&refused) > 0); /* else nothing was tried */
-    CHECK(!RESIDENT_COUNTS || resident_max < MORE_BYTES_MAX);
+    CHECK(!USAGE_RESIDENT_COUNTS || resident_max < MORE_BYTES_MAX);
     CHECK(messages_max < MORE_BYTES_MAX);
 }
 

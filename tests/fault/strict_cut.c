@@ -4,13 +4,9 @@
  * goes on giving names away, also one that the other side has; that side gives
  * away none, and when it learns that it is out it has lost what it had.
  */
-#include <fcntl.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "../mpi/test.h"
+#include "board.h"
 #include "hosts.h"
+#include "leave.h"
 
 /* The last rank has the name when the cut comes. */
 enum { KEPT = 3, RANKS = 5, HOLDER = 4, LONG_MS = 60000 };
@@ -54,64 +50,9 @@ static int on_name(troupe_self_t *self, struct crown *c,
 
 TROUPE_ACTOR(crown, struct crown, .nothing = on_nothing, .on_name = on_name)
 
-/* MPI_Finalize may hang after a death, so nobody calls it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    _exit(test_status());
-}
-
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
-}
-
-/* Hosts share their files. */
-static void open_board(void)
-{
-    char path[128] = "";
-    int fd = -1;
-
-    if (test_rank == 0) {
-        snprintf(path, sizeof(path), "%s/strict_cut", getenv("TEST_HOSTS_DIR"));
-        fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-        if (fd < 0 || ftruncate(fd, sizeof(*board)) != 0)
-            MUST(TROUPE_ESYSTEM);
-    }
-    MPI_Bcast(path, sizeof(path), MPI_CHAR, 0, MPI_COMM_WORLD);
-    if (test_rank != 0)
-        fd = open(path, O_RDWR);
-    board = fd < 0 ? MAP_FAILED
-                   : mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-                          MAP_SHARED, fd, 0);
-    if (board == MAP_FAILED)
-        MUST(TROUPE_ESYSTEM);
-    MPI_Barrier(MPI_COMM_WORLD);
-    if (test_rank == 0)
-        unlink(path);
-}
-
-struct until {
-    _Atomic int *counter;
-    int wanted;
-};
-
-static int has_come(void *arg)
-{
-    struct until *until = arg;
-
-    return atomic_load(until->counter) >= until->wanted;
-}
-
 static void await(_Atomic int *counter, int wanted)
 {
-    struct until until = { counter, wanted };
-
-    for (int i = 0; i < LONG_MS && !has_come(&until); i++)
-        (void)troupe_serve(troupe, 1);
-    CHECK(has_come(&until));
+    board_await(troupe, counter, wanted, LONG_MS);
 }
 
 static int claim(const char *name)
@@ -165,13 +106,6 @@ static void be_left(void)
     atomic_fetch_add(&board->ended, 1);
 }
 
-static void cut(void)
-{
-    for (int i = KEPT; i < RANKS; i++)
-        for (int k = 0; k < KEPT; k++)
-            CHECK(hosts_run("cut %d %d", i, k));
-}
-
 int main(void)
 {
     troupe_options_t options;
@@ -186,7 +120,7 @@ int main(void)
     atexit(leave_failed);
     if (size != RANKS)
         MUST(TROUPE_EINVAL);
-    open_board();
+    board = board_open("strict_cut", sizeof(*board));
     if (test_rank == HOLDER)
         MUST(claim("the/crown"));
     MPI_Barrier(MPI_COMM_WORLD);
@@ -194,7 +128,7 @@ int main(void)
         CHECK_EQ(claim("the/crown"), TROUPE_EEXIST);
     MPI_Barrier(MPI_COMM_WORLD);
     if (test_rank == 0)
-        cut();
+        CHECK(hosts_part(KEPT, RANKS));
     if (test_rank != 0) { /* not before the cut */
         int far = test_rank < KEPT ? HOLDER : 0;
 

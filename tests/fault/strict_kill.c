@@ -4,10 +4,7 @@
  * others claim the name: one of them gets it, when they have agreed on a view
  * without the dead.
  */
-#include <fcntl.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-
+#include "board.h"
 #include "leave.h"
 
 enum { RANKS = 5, ROUNDS = 4 };
@@ -38,48 +35,9 @@ struct board {
 static struct board *board;
 static troupe_t *troupe;
 
-/* A file without a name, of rank 0, which the others open through /proc. */
-static void open_board(void)
-{
-    int ids[2] = { getpid(), -1 };
-    char path[64];
-    int fd;
-
-    if (test_rank == 0) {
-        ids[1] = memfd_create("strict_kill", 0);
-        if (ids[1] < 0 || ftruncate(ids[1], sizeof(*board)) != 0)
-            MUST(TROUPE_ESYSTEM);
-    }
-    MPI_Bcast(ids, 2, MPI_INT, 0, MPI_COMM_WORLD);
-    snprintf(path, sizeof(path), "/proc/%d/fd/%d", ids[0], ids[1]);
-    fd = open(path, O_RDWR);
-    board = fd < 0 ? MAP_FAILED
-                   : mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-                          MAP_SHARED, fd, 0);
-    if (board == MAP_FAILED)
-        MUST(TROUPE_ESYSTEM);
-    MPI_Barrier(MPI_COMM_WORLD);
-}
-
-struct until {
-    _Atomic int *counter;
-    int wanted;
-};
-
-static int has_come(void *arg)
-{
-    struct until *until = arg;
-
-    return atomic_load(until->counter) >= until->wanted;
-}
-
 static void await(_Atomic int *counter, int wanted)
 {
-    struct until until = { counter, wanted };
-
-    for (int i = 0; i < 2 * TEST_SOON_MS && !has_come(&until); i++)
-        (void)troupe_serve(troupe, 1);
-    CHECK(has_come(&until));
+    board_await(troupe, counter, wanted, 2 * TEST_SOON_MS);
 }
 
 static int claim(void)
@@ -125,7 +83,7 @@ int main(void)
     atexit(leave_failed);
     if (size != RANKS)
         MUST(TROUPE_EINVAL);
-    open_board();
+    board = board_open("strict_kill", sizeof(*board));
     for (int round = 0; round < ROUNDS && test_failures == 0; round++) {
         int living = RANKS - round;
 

@@ -5,32 +5,15 @@
  * view, digest by digest. A strictly unique name has one holder among them, and
  * another one when that one was killed.
  */
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "puppet.h"
 
 enum { PUPPETS = 4, SOON_MS = 30000 };
 
 static struct puppet puppets[PUPPETS + 1];
-
-/* A port that nobody has now. */
-static unsigned free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t bytes = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) != 0 ||
-        getsockname(fd, (struct sockaddr *)&address, &bytes) != 0)
-        puppet_fail("a free port");
-    close(fd);
-    return ntohs(address.sin_port);
-}
 
 /* All but `dead` say the same, of so many members. */
 static void agree(int count, int dead, int len)
@@ -59,7 +42,7 @@ static void join(int i, int alive)
     puppet_start(&puppets[i],
                  "key_file=%s listen=%u seeds=%s membership=fast "
                  "strict_names=1",
-                 puppet_key_file(0), free_port(),
+                 puppet_key_file(0), puppet_free_port(),
                  puppets[i > 1 ? 1 : 0].endpoint);
     puppet_must(&puppets[i], "ok", "alive %d %d", alive, SOON_MS);
     puppet_must(&puppets[i], "ok", "group join");
@@ -73,7 +56,7 @@ int main(int argc, char **argv)
     puppet_spawn(&puppets[0]);
     puppet_start(&puppets[0],
                  "key_file=%s listen=%u membership=fast strict_names=1",
-                 puppet_key_file(0), free_port());
+                 puppet_key_file(0), puppet_free_port());
     puppet_must(&puppets[0], "ok", "claim the/crown");
     puppet_must(&puppets[0], "ok", "group create");
     agree(1, -1, 1);

@@ -5,13 +5,8 @@
  * digest, and soon: a file of the test, which all have mapped, holds what each
  * has seen and when. Below the least number of members the group pauses.
  */
-#include <fcntl.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "../mpi/test.h"
+#include "board.h"
+#include "leave.h"
 
 enum { RANKS = 7, EPOCHS = 16, SIZE_MIN = 3, SHORT_MS = 200 };
 
@@ -31,46 +26,6 @@ struct board {
 static struct board *board;
 static troupe_t *troupe;
 static double after_ms[ROUNDS]; /* the kill: the view without the dead */
-
-/* MPI_Finalize may hang after a death, so nobody calls it. */
-static void leave(void)
-{
-    printf("rank %d: %s\n", test_rank, test_failures ? "FAILED" : "ok");
-    fflush(NULL);
-    if (test_failures)
-        kill(getppid(), SIGTERM);
-    _exit(test_status());
-}
-
-static void leave_failed(void)
-{
-    test_failures++;
-    leave();
-}
-
-/* A file without a name, of rank 0, which the others open through /proc. */
-static void open_board(void)
-{
-    int ids[2] = { getpid(), -1 };
-    char path[64];
-    int fd;
-
-    if (test_rank == 0) {
-        ids[1] = memfd_create("view_kill", 0);
-        if (ids[1] < 0 || ftruncate(ids[1], sizeof(*board)) != 0)
-            MUST(TROUPE_ESYSTEM);
-    }
-    MPI_Bcast(ids, 2, MPI_INT, 0, MPI_COMM_WORLD);
-    snprintf(path, sizeof(path), "/proc/%d/fd/%d", ids[0], ids[1]);
-    fd = open(path, O_RDWR);
-    board = fd < 0 ? MAP_FAILED
-                   : mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-                          MAP_SHARED, fd, 0);
-    if (board == MAP_FAILED)
-        MUST(TROUPE_ESYSTEM);
-    board->pids[test_rank] = getpid();
-    MPI_Barrier(MPI_COMM_WORLD);
-}
 
 /* One view, one digest: who is first writes it down. */
 static void compare(const troupe_view_t *view)
@@ -102,27 +57,11 @@ static int alive_after(int round)
     return alive;
 }
 
-struct until {
-    _Atomic int *counter;
-    int wanted;
-};
-
-static int has_come(void *arg)
-{
-    struct until *until = arg;
-
-    return atomic_load(until->counter) >= until->wanted;
-}
-
 /* All that live have come here. */
 static void meet(int round, int alive)
 {
-    struct until until = { &board->reached[round], alive };
-
-    atomic_fetch_add(until.counter, 1);
-    for (int i = 0; i < TEST_SOON_MS && !has_come(&until); i++)
-        (void)troupe_serve(troupe, 1);
-    CHECK(has_come(&until));
+    atomic_fetch_add(&board->reached[round], 1);
+    board_await(troupe, &board->reached[round], alive, TEST_SOON_MS);
 }
 
 /* The survivor of the lowest rank does it, for all at the same time. */
@@ -214,7 +153,8 @@ int main(void)
     atexit(leave_failed);
     if (size != RANKS)
         MUST(TROUPE_EINVAL);
-    open_board();
+    board = board_open("view_kill", sizeof(*board));
+    board->pids[test_rank] = getpid(); /* read when all have met */
     troupe_group_options_init(&options);
     options.size_min = SIZE_MIN;
     MUST(troupe_group_create(troupe, "survivors", &options, &group));

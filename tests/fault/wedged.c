@@ -25,15 +25,12 @@ static int rank(void)
     };
     troupe_options_t options;
     troupe_t *troupe;
-    int size, level;
+    int size;
 
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
-    MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
     troupe_options_init(&options);
     options.mpi_watchdog_ms = WATCHDOG_MS;
     options.workers = 1; /* who finds out about the death meanwhile */
-    MUST(troupe_start(&troupe, &options));
+    troupe = test_start_at(MPI_THREAD_MULTIPLE, &size, &options);
     team_make(troupe, size);
     MUST(team_open(0, 0));
     if (test_rank == size - 1)

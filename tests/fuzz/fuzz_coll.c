@@ -12,6 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     char text[TRI_COLL_TEXT_BYTES];
     struct tri_coll_head head;
     struct tri_coll_mismatch mismatch;
+    int error = 0;
 
     if (!tri_coll_head_read(data, bytes, &head))
         return 0;
@@ -19,6 +20,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     FUZZ_CHECK(head.backend < TRI_BACKENDS);
     data += sizeof(head);
     bytes -= sizeof(head);
+    if (tri_coll_failure_read(data, bytes, &error))
+        FUZZ_CHECK(error < 0 && tri_coll_is_failure(error));
+    else
+        FUZZ_CHECK(error == 0);
     if (!tri_coll_mismatch_read(data, bytes, head.tag, &mismatch))
         return 0;
     for (int i = 0; i < 2; i++) {

@@ -120,7 +120,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .parked_bytes_max = 1 << 20,
         .message_bytes_max = MESSAGE_BYTES_MAX,
         .events = { NULL, on_record, on_message, on_unpark, on_room, on_refused,
-                    on_undelivered, NULL, on_died, NULL, NULL },
+                    on_undelivered, NULL, on_died, NULL, NULL,
+                    NULL },
     };
     struct tri_address address = { .bytes = 0 };
     struct tri_link link;

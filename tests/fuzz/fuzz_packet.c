@@ -106,7 +106,7 @@ static void feed_sealed(const unsigned char *data, size_t bytes)
     size_t n;
 
     if (!key)
-        FUZZ_CHECK(tri_packet_key_create(job_key, &key) == 0);
+        FUZZ_CHECK(tri_packet_key_create(job_key, TRI_SEAL_AUTH, &key) == 0);
     FUZZ_CHECK(tri_packet_open(key, data, bytes, &packet) != NULL);
     packet.body_bytes = (uint32_t)tri_min(bytes, TRI_PACKET_BODY_MAX);
     n = tri_packet_seal(key, &packet, sealed);

@@ -5,7 +5,7 @@
  */
 #include "test.h"
 
-enum { RANKS = 4, SHORT_MS = 300 };
+enum { RANKS = 4, SHORT_MS = 300, GIVEN_UP = 4 };
 
 static troupe_t *troupe;
 static uint64_t nodes[RANKS];
@@ -227,6 +227,38 @@ static void join_and_leave(int leaver)
     MPI_Barrier(MPI_COMM_WORLD);
 }
 
+/* Who gives up before the next boundary is neither awaited there nor missed,
+ * whichever of them it has asked. */
+static void give_up_joining(void)
+{
+    const uint64_t order[RANKS] = { nodes[3], nodes[0], nodes[1], nodes[2] };
+    troupe_group_options_t options = options_of(0, SHORT_MS);
+    troupe_group_t *group = NULL, *behind;
+    troupe_view_t view;
+
+    if (test_rank == RANKS - 1) {
+        MPI_Barrier(MPI_COMM_WORLD);
+        CHECK_EQ(troupe_group_join(troupe, "shy", &options, &group),
+                 TROUPE_ETIMEDOUT);
+    } else {
+        MUST(troupe_group_create_of(troupe, "shy", nodes, RANKS - 1, NULL,
+                                    &group));
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    /* It says so first, and then that all of this one have come. */
+    MUST(troupe_group_create_of(troupe, "behind", order, RANKS, NULL,
+                                &behind));
+    for (int i = 0; group != NULL && i < 3; i++) {
+        CHECK_EQ(troupe_group_update(group, 1, TEST_SOON_MS, &view), 0);
+        CHECK_EQ(view.len, RANKS - 1);
+        CHECK_EQ(view.losses, 0);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    troupe_group_close(&group);
+    troupe_group_close(&behind);
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
 static void not_to_join(void)
 {
     troupe_group_options_t options = options_of(0, 0);
@@ -338,6 +370,8 @@ int main(void)
     refused();
     join_and_leave(1);
     join_and_leave(0);
+    for (int i = 0; i < GIVEN_UP; i++)
+        give_up_joining();
     not_to_join();
     spares();
     pause_and_resume();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The completion of an MPI request is delivered to an actor as a message,
- * once, and not before the data is there.
+ * once, and not before the data is there; that of one that failed is a dead
+ * letter.
  */
 #include <stdatomic.h>
 
@@ -54,6 +55,41 @@ static int all_arrived(void *arg)
     return atomic_load(&arrivals) == REQUESTS;
 }
 
+static int has_letter(void *arg)
+{
+    return troupe_dead_letters_count(arg) > 0;
+}
+
+/* What comes is longer than there is room for. */
+static void check_failed(troupe_t *troupe, inbox_ref_t inbox, int to, int from)
+{
+    static int32_t sent[INTS];
+    inbox_arrived_t *message = inbox_arrived_new(troupe, 0);
+    troupe_dead_letter_t letter = { .reason = 0 };
+    MPI_Request request;
+    MPI_Comm comm;
+
+    CHECK(message != NULL);
+    if (!message)
+        return;
+    MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+    /* MPICH 4.0 asks these of a request's errors. */
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
+    MPI_Irecv(received[0], 1, MPI_INT, from, 0, comm, &request);
+    MUST(troupe_mpi_send_when_done(troupe, &request, inbox.ref, message));
+    MPI_Send(sent, INTS, MPI_INT, to, 0, comm);
+    CHECK_EQ(troupe_serve_until(troupe, has_letter, troupe, TEST_SOON_MS), 0);
+    CHECK_EQ(troupe_dead_letters_take(troupe, &letter, 1), 1);
+    CHECK_EQ(letter.reason, TROUPE_EMPI);
+    CHECK(letter.to.slot == inbox.ref.slot);
+    CHECK_EQ(atomic_load(&arrivals), REQUESTS);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_ARE_FATAL);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_ARE_FATAL);
+    MPI_Comm_free(&comm);
+}
+
 int main(void)
 {
     static int32_t sent[INTS];
@@ -73,6 +109,7 @@ int main(void)
     }
     CHECK_EQ(troupe_serve_until(troupe, all_arrived, NULL, TEST_SOON_MS), 0);
     CHECK_EQ(atomic_load(&arrivals), REQUESTS);
+    check_failed(troupe, inbox, to, from);
 
     message = inbox_arrived_new(troupe, 0);
     CHECK_EQ(troupe_mpi_send_when_done(troupe, NULL, inbox.ref, message),

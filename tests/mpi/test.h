@@ -74,17 +74,23 @@ static inline double test_now_ms(void)
 }
 
 /* MPI at this level, then a node with these options (NULL: the defaults). */
-static inline troupe_t *test_start(int *size_p,
-                                   const troupe_options_t *options)
+static inline troupe_t *test_start_at(int wanted_level, int *size_p,
+                                      const troupe_options_t *options)
 {
     troupe_t *troupe;
     int level;
 
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
+    MPI_Init_thread(NULL, NULL, wanted_level, &level);
     MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
     MPI_Comm_size(MPI_COMM_WORLD, size_p);
     MUST(troupe_start(&troupe, options));
     return troupe;
+}
+
+static inline troupe_t *test_start(int *size_p,
+                                   const troupe_options_t *options)
+{
+    return test_start_at(MPI_THREAD_FUNNELED, size_p, options);
 }
 
 static inline int test_has_workers(troupe_t *troupe)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Training without failures: sums are right, each sample is used once an epoch,
- * steps are cancelled and skipped by all, buckets, a member that is drained,
- * calls and registrations that do not match.
+ * steps are cancelled and skipped by all, or take too long, buckets, a member
+ * that is drained, calls and registrations that do not match or cannot be made.
  */
 #include <stdbool.h>
 #include <unistd.h>
@@ -19,6 +19,8 @@ enum {
     LONG = 10000,
     WAIT_MS = 20000,
     LATE_US = 20000,
+    STEP_MS = 500,
+    MANY = 1000,
 };
 
 static int size;
@@ -163,6 +165,76 @@ static void test_cancel(troupe_t *troupe)
         rc += used[i] == 1;
     CHECK_EQ(rc, SAMPLES - BATCH);
     MUST(troupe_training_close(&training, WAIT_MS));
+}
+
+/* The last rank is later in step 1 than a step may be, until the others have
+ * done something about it. Nobody has died: all go on. */
+static void test_step_timeout(troupe_t *troupe)
+{
+    troupe_training_options_t options = options_of(1);
+    static uint32_t counts[SAMPLES], used[SAMPLES];
+    bool is_late = test_rank == size - 1 && size > 1;
+    troupe_training_t *training;
+    troupe_training_stats_t stats;
+    troupe_step_t step;
+    int rc;
+
+    options.step_timeout_ms = STEP_MS;
+    options.retries_max = MANY; /* on a busy machine other steps, too */
+    MUST(troupe_training_open(troupe, "timeout", &options, &training));
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        double end = test_now_ms() + TEST_SOON_MS;
+        bool waits = is_late && step.step == 1;
+
+        count_samples(&step, counts);
+        while (waits && test_now_ms() < end &&
+               !troupe_group_is_changing(troupe_training_group(training)))
+            troupe_serve(troupe, 1);
+        MUST(troupe_step_allreduce(&step, counts, SAMPLES, TROUPE_UINT32,
+                                   TROUPE_SUM));
+        rc = troupe_step_commit(&step);
+        if (waits) {
+            CHECK_EQ(rc, TROUPE_RETRY);
+            is_late = false;
+        }
+        for (int i = 0; rc == TROUPE_COMMITTED && i < SAMPLES; i++)
+            used[i] += counts[i];
+    }
+    CHECK_EQ(rc, TROUPE_FINISHED);
+    CHECK(!is_late);
+    check_used(used, 1);
+    troupe_training_stats(training, &stats);
+    CHECK_EQ(stats.steps, STEPS);
+    CHECK_EQ(stats.losses, 0);
+    MUST(troupe_training_close(&training, WAIT_MS));
+}
+
+/* One that is never committed: all hear so, and none goes on. */
+static void test_gives_up(troupe_t *troupe)
+{
+    troupe_training_options_t options = options_of(1);
+    troupe_training_t *training;
+    int64_t one = 1;
+    troupe_step_t step;
+    int rc, begun = 0;
+
+    options.retries_max = 2;
+    MUST(troupe_training_open(troupe, "vain", &options, &training));
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        begun++;
+        if (test_rank == size - 1) {
+            CHECK_EQ(troupe_step_cancel(&step, 0), TROUPE_RETRY);
+            continue;
+        }
+        MUST(troupe_step_allreduce(&step, &one, 1, TROUPE_INT64, TROUPE_SUM));
+        CHECK_EQ(troupe_step_commit(&step), TROUPE_RETRY);
+    }
+    CHECK_EQ(rc, TROUPE_EVIEW);
+    CHECK_EQ(troupe_step_begin(training, &step), TROUPE_EVIEW);
+    CHECK(begun <= 1 + options.retries_max);
+    MPI_Barrier(MPI_COMM_WORLD); /* nobody leaves while another begins */
+    troupe_training_close(&training, 0);
+    MPI_Barrier(MPI_COMM_WORLD);
 }
 
 /* Tensors get ready in another order on each rank. */
@@ -329,6 +401,43 @@ static void test_mismatch(troupe_t *troupe)
     troupe_training_close(&training, 0);
 }
 
+/* The last rank's second reduction cannot be started, and it does not look: it
+ * hears so from commit, and leaves. The others go on without it, and nobody
+ * takes its step for good. */
+static void test_not_started(troupe_t *troupe)
+{
+    troupe_training_options_t options = options_of(1);
+    static uint32_t counts[SAMPLES], used[SAMPLES];
+    bool is_last = test_rank == size - 1;
+    troupe_training_t *training;
+    troupe_step_t step;
+    int rc;
+
+    options.step_timeout_ms = STEP_MS;
+    options.retries_max = MANY; /* on a busy machine other steps, too */
+    MUST(troupe_training_open(troupe, "unable", &options, &training));
+    while ((rc = troupe_step_begin(training, &step)) == 0) {
+        int64_t one = 1;
+
+        count_samples(&step, counts);
+        MUST(troupe_step_allreduce(&step, counts, SAMPLES, TROUPE_UINT32,
+                                   TROUPE_SUM));
+        (void)troupe_step_allreduce(&step, is_last ? NULL : &one, 1,
+                                    TROUPE_INT64, TROUPE_SUM);
+        rc = troupe_step_commit(&step);
+        if (rc < 0)
+            break;
+        CHECK(!is_last);
+        CHECK(rc == TROUPE_RETRY || one == size - 1);
+        for (int i = 0; rc == TROUPE_COMMITTED && i < SAMPLES; i++)
+            used[i] += counts[i];
+    }
+    CHECK_EQ(rc, is_last ? TROUPE_EINVAL : TROUPE_FINISHED);
+    CHECK(!is_last || troupe_step_begin(training, &step) == TROUPE_EINVAL);
+    check_used(used, is_last ? 0 : 1);
+    troupe_training_close(&training, WAIT_MS);
+}
+
 /* Ranks begin with other state. */
 static void test_other_state(troupe_t *troupe)
 {
@@ -346,6 +455,26 @@ static void test_other_state(troupe_t *troupe)
     CHECK_EQ(rc, size > 1 ? TROUPE_EMISMATCH : 0);
     if (rc == 0)
         CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+    troupe_training_close(&training, 0);
+}
+
+/* One rank applies something else to it: all hear of it in the next step. */
+static void test_state_differs(troupe_t *troupe)
+{
+    troupe_training_t *training = open_training(troupe, "differs", 1);
+    uint64_t state = 0;
+    troupe_step_t step;
+    int rc = 0;
+
+    MUST(troupe_state_register(training, "state", &state, sizeof(state),
+                               TROUPE_REPLICATED));
+    for (int i = 0; i < 2; i++) {
+        MUST(troupe_step_begin(training, &step));
+        rc = troupe_step_commit(&step);
+        CHECK_EQ(rc, i == 1 && size > 1 ? TROUPE_EMISMATCH : TROUPE_COMMITTED);
+        state += test_rank == 1;
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
     troupe_training_close(&training, 0);
 }
 
@@ -392,6 +521,11 @@ static void test_refused(troupe_t *troupe)
     options.group.elastic = 0;
     CHECK_EQ(troupe_training_open(troupe, "bad", &options, &training),
              TROUPE_EINVAL);
+    options = options_of(1);
+    options.step_timeout_ms = 2 * STEP_MS;
+    options.pause_timeout_ms = STEP_MS;
+    CHECK_EQ(troupe_training_open(troupe, "bad", &options, &training),
+             TROUPE_EINVAL);
     CHECK(training == NULL);
     CHECK_EQ(troupe_training_close(&training, 0), 0);
 }
@@ -404,11 +538,15 @@ int main(void)
     test_paused(troupe);
     test_run(troupe);
     test_cancel(troupe);
+    test_step_timeout(troupe);
+    test_gives_up(troupe);
     test_buckets(troupe);
     test_buckets_destroyed(troupe);
     test_drain(troupe);
     test_straggler(troupe);
     test_mismatch(troupe);
+    test_not_started(troupe);
     test_other_state(troupe);
+    test_state_differs(troupe);
     return test_end(troupe);
 }

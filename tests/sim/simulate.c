@@ -30,7 +30,7 @@ struct request {
 
 static const char *const profiles[] = { "hpc", "fast", "cloud", "test" };
 static const char *const ablations[] = { "rule-a", "rule-b", "ln-n",
-                                         "finality" };
+                                         "finality", "lifeguard" };
 
 static const char usage_text[] =
     "scripts/sim SCENARIO [OPTION...]: membership on a virtual clock.\n"
@@ -57,8 +57,9 @@ static const char usage_text[] =
     "  --share PERCENT    default: crash one member, others 25\n"
     "  --on S, --off S    default 5 and 1; partition: 20\n"
     "  --clock PPM        clocks run by up to this faster or slower\n"
-    "  --without RULE     rule-a, rule-b, ln-n, finality: to see what it is\n"
-    "                     good for\n"
+    "  --without RULE     rule-a, rule-b, ln-n, finality, lifeguard: to see\n"
+    "                     what it is good for; without lifeguard, rule-a and\n"
+    "                     rule-b (an option for each) it is plain SWIM\n"
     "Times are in virtual seconds: median, 99th percentile, worst run.\n"
     "A violated invariant ends a run, is printed with its seed, and makes the\n"
     "exit status 1. 10,000 members need about 8 GB of memory.\n";

@@ -147,7 +147,8 @@ static void check_reception(struct swim_sim *sim, uint32_t observer,
                             const struct tri_swim_change *change)
 {
     const struct swim_life *life = &sim->lives[observer];
-    uint64_t limit_ns = sim->config.core.times.period *
+    const struct tri_swim_times *times = &sim->config.core.times;
+    uint64_t limit_ns = times->period *
                         (change->after == TRI_SWIM_DEAD ? 1 : 8);
     uint32_t n;
 
@@ -157,6 +158,11 @@ static void check_reception(struct swim_sim *sim, uint32_t observer,
     sim->stats.deaths_by_timer += change->after == TRI_SWIM_DEAD;
     n = members(life->core);
     limit_ns *= n <= 4 ? 2 : 1;
+    /* A probe's end may be seen as late as is no pause. */
+    if (change->after == TRI_SWIM_SUSPECT)
+        limit_ns += times->pause_guard;
+    if ((sim->config.core.ablate & TRI_SWIM_PLAIN) == TRI_SWIM_PLAIN)
+        return; /* what it does is to be seen, not forbidden */
     if (n > 3 && event->now_ns - life->heard_ns > limit_ns)
         swim_sim_fail(sim,
                       "life %u judges by state %u, heard nothing for %.3f s",

@@ -191,23 +191,43 @@ static uint64_t delay_ns(struct swim_sim *sim)
     return ns;
 }
 
+/* What the driver says before a JOIN is anything to the core: one without a
+ * cookie, and the cookie (member/seed.c). Both have to arrive. Returns how
+ * long that takes; SWIM_NEVER: it comes to nothing. */
+static uint64_t greeting_ns(struct swim_sim *sim, const struct swim_wire *wire,
+                            const struct swim_life *from,
+                            const struct swim_life *to)
+{
+    struct tri_swim_packet head;
+
+    memcpy(&head, wire->data, HEAD_BYTES);
+    if (head.kind != TRI_SWIM_JOIN)
+        return 0;
+    if (is_lost(sim, from, to) || is_lost(sim, to, from))
+        return SWIM_NEVER;
+    return delay_ns(sim) + delay_ns(sim);
+}
+
 static void put_on_way(struct swim_sim *sim, struct swim_wire *wire)
 {
     const struct swim_life *from = &sim->lives[wire->from];
     const struct swim_life *to = &sim->lives[sim->slots[wire->to]];
+    uint64_t greeting = greeting_ns(sim, wire, from, to);
 
     record(sim, wire);
-    if (swim_sim_chance(sim, sim->config.duplicate) &&
+    if (greeting != SWIM_NEVER &&
+        swim_sim_chance(sim, sim->config.duplicate) &&
         !is_lost(sim, from, to))
         swim_sim_post(sim, SWIM_ARRIVE, wire->to,
-                      sim->now_ns + delay_ns(sim), wire_copy(wire));
-    if (is_lost(sim, from, to)) {
+                      sim->now_ns + greeting + delay_ns(sim),
+                      wire_copy(wire));
+    if (greeting == SWIM_NEVER || is_lost(sim, from, to)) {
         sim->stats.lost++;
         free(wire);
         return;
     }
-    swim_sim_post(sim, SWIM_ARRIVE, wire->to, sim->now_ns + delay_ns(sim),
-                  wire);
+    swim_sim_post(sim, SWIM_ARRIVE, wire->to,
+                  sim->now_ns + greeting + delay_ns(sim), wire);
 }
 
 void swim_sim_flush_outbox(struct swim_sim *sim, struct swim_life *life)
@@ -245,14 +265,17 @@ static uint32_t slot_of(struct swim_sim *sim, uint32_t life,
                         uint64_t answers)
 {
     const struct swim_life *from = &sim->lives[life];
+    bool is_join = packet->kind == TRI_SWIM_JOIN;
     uint32_t to;
 
-    if (packet->kind == TRI_SWIM_JOIN && packet->to == 0)
+    if (is_join && packet->seed != TRI_SWIM_SEED_NONE)
         return packet->seed < from->seeds_len ? from->seeds[packet->seed]
                                               : UINT32_MAX;
-    to = swim_sim_life_of(sim, packet->to);
+    /* Where that one lives, or whoever lives there by now. */
+    to = swim_sim_life_of(sim, is_join ? packet->target : packet->to);
     if (to == SWIM_NO_LIFE ||
-        (packet->to != answers && !swim_sim_has_card(sim, life, to)))
+        ((is_join || packet->to != answers) &&
+         !swim_sim_has_card(sim, life, to)))
         return UINT32_MAX;
     return sim->lives[to].slot;
 }

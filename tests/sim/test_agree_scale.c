@@ -247,7 +247,8 @@ static bool is_done(uint32_t members)
     return true;
 }
 
-static void check_same(void)
+/* Returns how many views there have been since. */
+static uint32_t check_same(uint64_t since_epoch)
 {
     const struct tri_agree_view *first = NULL;
 
@@ -262,6 +263,8 @@ static void check_same(void)
         assert_int_equal(view->digest, first->digest);
         assert_int_equal(view->epoch, first->epoch);
     }
+    assert_non_null(first);
+    return (uint32_t)(first->epoch - since_epoch);
 }
 
 /* Deaths at once. Bounds: for each ballot five messages a member (and reports
@@ -270,7 +273,8 @@ static void run(const char *what, uint32_t len, const uint32_t *dead,
                 uint32_t deaths, uint32_t ballots)
 {
     uint64_t start_ns = world.now_ns, most = 0, last_ns = 0, bound_ns;
-    uint32_t steps = 0;
+    uint64_t epoch = tri_agree_view(world.nodes[dead[0]].agree)->epoch;
+    uint32_t steps = 0, views;
 
     for (uint32_t i = 0; i < deaths; i++)
         die(dead[i]);
@@ -283,7 +287,7 @@ static void run(const char *what, uint32_t len, const uint32_t *dead,
         assert_true(++steps < 1000);
         assert_true(world.heap_len > 0);
     }
-    check_same();
+    views = check_same(epoch);
     for (uint32_t i = 0; i < len; i++)
         if (world.nodes[i].agree != NULL) {
             last_ns = tri_max(last_ns, world.nodes[i].installed_ns);
@@ -292,21 +296,26 @@ static void run(const char *what, uint32_t len, const uint32_t *dead,
     last_ns -= start_ns;
     bound_ns = MS + ballots * (5 * 2 * WAY_NS +
                                5ull * len * (SEND_NS + TAKE_NS));
-    print_message("%-14s %4u members: %6.2f ms (bound %6.2f), %6llu messages "
-                  "(%4.2f a member), %8llu bytes, leader %llu messages\n",
-                  what, len, (double)last_ns / 1e6, (double)bound_ns / 1e6,
+    print_message("%-14s %4u members: %u views, %6.2f ms (bound %6.2f), %6llu "
+                  "messages (%4.2f a member), %8llu bytes, leader %llu "
+                  "messages\n",
+                  what, len, views, (double)last_ns / 1e6,
+                  (double)bound_ns / 1e6,
                   (unsigned long long)world.messages,
                   (double)world.messages / len,
                   (unsigned long long)world.bytes,
                   (unsigned long long)most);
+    assert_true(views <= 2); /* what dies at once goes together */
     assert_true(last_ns <= bound_ns);
     assert_true(world.messages <=
                 ballots * (5ull * len + 8 * deaths * HOST));
 }
 
+/* deaths 0: a tenth, on different hosts. */
 static void run_all(const char *what, uint32_t first, uint32_t second,
                     uint32_t deaths, uint32_t ballots)
 {
+    static uint32_t dead[NODES_MAX / 10 + 1];
 #if defined(TRI_SANITIZE_ADDRESS) || defined(TRI_SANITIZE_THREAD)
     static const uint32_t lens[] = { 64, 1024 };
 #else
@@ -315,10 +324,14 @@ static void run_all(const char *what, uint32_t first, uint32_t second,
     uint64_t seed = unit_seed(what);
 
     for (size_t i = 0; i < tri_array_len(lens); i++) {
-        uint32_t dead[2] = { first, second };
+        uint32_t dead_len = deaths > 0 ? deaths : lens[i] / 10;
 
+        for (uint32_t k = 2; k < dead_len; k++)
+            dead[k] = 10 * k + 3;
+        dead[0] = first;
+        dead[1] = second;
         begin(seed, lens[i]);
-        run(what, lens[i], dead, deaths, ballots);
+        run(what, lens[i], dead, dead_len, ballots);
         end();
     }
 }
@@ -348,6 +361,13 @@ static void test_leader_and_next(void **state)
     run_all("first two die", 0, 1, 2, 3);
 }
 
+/* The leader among them: one view or two for all of them. */
+static void test_tenth(void **state)
+{
+    (void)state;
+    run_all("a tenth die", 0, 13, 0, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_leader),
         cmocka_unit_test(test_two),
         cmocka_unit_test(test_leader_and_next),
+        cmocka_unit_test(test_tenth),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);

@@ -12,7 +12,7 @@
 #include "../unit/unit.h"
 
 #include "message/pool.h"
-#include "tensor/native/net.h"
+#include "tensor/native/net_internal.h"
 #include "tensor/reduce.h"
 
 enum {
@@ -745,6 +745,42 @@ static void calls_that_differ(void **state)
     }
 }
 
+/* Of a member that sends the same again and again no more is kept than any may
+ * send at once; the calls end. Others' messages are taken all the same. */
+static void floods_are_bounded(void **state)
+{
+    enum { BYTES = (8 << 20) - 4096, LEN = 16, LIMIT = 2 * LEN };
+    struct tri_net_part part = { .mark = { .number = 1 } };
+    struct tri_coll_head head = { .number = 2, .what = TRI_NET_DATA };
+    struct tri_net_request request = { .kind = TRI_COLL_BARRIER };
+    struct node *node = &world.nodes[0];
+    uint32_t taken = 0;
+    bool goes_on = true;
+
+    (void)state;
+    tri_random_init(&world.random, unit_seed("floods are bounded"));
+    world.full_percent = 0;
+    world_open(3, TRI_NET_AUTO, false);
+    for (; goes_on && taken < LIMIT; taken += goes_on) {
+        struct tri_message *message = tri_message_alloc(BYTES);
+
+        assert_non_null(message);
+        memcpy(message->payload, &part, sizeof(part));
+        goes_on = tri_net_received(node->net, 1, &head, message->payload,
+                                   BYTES, message);
+    }
+    assert_int_equal(taken, LEN);
+    assert_int_equal(tri_net_kept(node->net), taken);
+    assert_true(tri_net_received(node->net, 2, &head, &part, sizeof(part),
+                                 NULL));
+    add_call(node, &request);
+    while (!is_done(node))
+        advance(node);
+    assert_int_equal(node->calls[0].rc, TROUPE_EPROTO);
+    world_close();
+    drain();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -754,6 +790,7 @@ int main(void)
         cmocka_unit_test(runs_ahead_are_bounded),
         cmocka_unit_test(ended_at_any_step),
         cmocka_unit_test(calls_that_differ),
+        cmocka_unit_test(floods_are_bounded),
     };
 
     tri_pool_init(256u << 20);

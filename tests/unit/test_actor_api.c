@@ -769,7 +769,8 @@ static void test_options(void **state)
     assert_null(troupe);
     options = options_of(1);
     options.transport = "smoke signals";
-    assert_int_equal(troupe_start(&troupe, &options), TROUPE_EOPTION);
+    if (getenv("TROUPE_TRANSPORT") == NULL) /* else that one wins */
+        assert_int_equal(troupe_start(&troupe, &options), TROUPE_EOPTION);
     options = options_of(1);
     options.mailbox_len_max = 70000;
     assert_int_equal(troupe_start(&troupe, &options), TROUPE_EOPTION);

@@ -70,20 +70,29 @@ static void step(uint64_t id, struct tri_agree_event event)
     }
 }
 
+static void deliver_one(void)
+{
+    struct letter letter = world.queue[world.first++ % QUEUE_MAX];
+    struct node *node = &world.nodes[letter.to - 1];
+
+    if (node->is_up && !node->is_deaf)
+        step(letter.to, (struct tri_agree_event){ .kind = TRI_AGREE_MESSAGE,
+                                                  .node = letter.from,
+                                                  .data = letter.data,
+                                                  .bytes = letter.bytes });
+    free(letter.data);
+}
+
 static void deliver_all(void)
 {
-    while (world.first != world.last) {
-        struct letter letter = world.queue[world.first++ % QUEUE_MAX];
-        struct node *node = &world.nodes[letter.to - 1];
+    while (world.first != world.last)
+        deliver_one();
+}
 
-        if (node->is_up && !node->is_deaf)
-            step(letter.to, (struct tri_agree_event){
-                                .kind = TRI_AGREE_MESSAGE,
-                                .node = letter.from,
-                                .data = letter.data,
-                                .bytes = letter.bytes });
-        free(letter.data);
-    }
+static void drop_all(void)
+{
+    while (world.first != world.last)
+        free(world.queue[world.first++ % QUEUE_MAX].data);
 }
 
 /* Messages and time, until nothing happens for `ns`. */
@@ -113,18 +122,34 @@ static void run(uint64_t ns)
     world.now_ns = end_ns;
 }
 
+/* Of a node; `begin` sets its own. */
+static struct tri_agree_config config_of(uint64_t node)
+{
+    return (struct tri_agree_config){ .group = 7,
+                                      .node = node,
+                                      .members_max = 8,
+                                      .attempt_ns = ATTEMPT_NS,
+                                      .settle_ns = SETTLE_NS };
+}
+
+/* A node begins again, in the place of what it was. */
+static void replace(const struct tri_agree_config *config)
+{
+    struct node *node = &world.nodes[config->node - 1];
+
+    tri_agree_destroy(&node->agree);
+    assert_int_equal(tri_agree_create(config, &node->agree), 0);
+}
+
 /* Nodes 1 to len, of which the first `members` begin. */
 static void begin(uint32_t len, uint32_t members,
                   const struct tri_agree_config *base)
 {
     uint64_t ids[NODES_MAX];
-    struct tri_agree_config config = { .group = 7,
-                                       .members_max = 8,
-                                       .proof = true,
-                                       .attempt_ns = ATTEMPT_NS,
-                                       .settle_ns = SETTLE_NS,
-                                       .seed = 1 };
+    struct tri_agree_config config = config_of(0);
 
+    config.proof = true;
+    config.seed = 1;
     if (base != NULL)
         config = *base;
     memset(&world, 0, sizeof(world));
@@ -143,8 +168,7 @@ static void begin(uint32_t len, uint32_t members,
 
 static void end(void)
 {
-    while (world.first != world.last)
-        free(world.queue[world.first++ % QUEUE_MAX].data);
+    drop_all();
     for (uint32_t i = 0; i < world.len; i++)
         tri_agree_destroy(&world.nodes[i].agree);
 }
@@ -273,10 +297,8 @@ static void test_two(void **state)
 
 static void test_minority(void **state)
 {
-    struct tri_agree_config config = { .group = 7,
-                                       .members_max = 8,
-                                       .attempt_ns = ATTEMPT_NS,
-                                       .settle_ns = SETTLE_NS };
+    struct tri_agree_config config = config_of(0);
+
     (void)state;
     begin(5, 5, &config);
     crash(1, true);
@@ -373,11 +395,12 @@ static void test_join_at_loss(void **state)
 
 static void test_refused(void **state)
 {
-    struct tri_agree_config config = { .group = 7,
-                                       .members_max = 2,
-                                       .closed = true,
-                                       .attempt_ns = ATTEMPT_NS };
+    struct tri_agree_config config = config_of(0);
+
     (void)state;
+    config.members_max = 2;
+    config.closed = true;
+    config.settle_ns = 0;
     begin(3, 2, &config);
     want(3, TRI_AGREE_JOIN);
     run(ATTEMPT_NS);
@@ -428,16 +451,11 @@ static void test_leave(void **state)
 /* Another life of a node that the others had as a member. */
 static void test_join_again(void **state)
 {
-    struct tri_agree_config config = { .group = 7,
-                                       .node = 2,
-                                       .members_max = 8,
-                                       .attempt_ns = ATTEMPT_NS,
-                                       .settle_ns = SETTLE_NS };
+    struct tri_agree_config config = config_of(2);
+
     (void)state;
     begin(3, 3, &config);
-    tri_agree_destroy(&world.nodes[1].agree);
-    config.node = 2;
-    assert_int_equal(tri_agree_create(&config, &world.nodes[1].agree), 0);
+    replace(&config);
     want(2, TRI_AGREE_JOIN);
     boundary(1, true);
     boundary(3, true);
@@ -457,15 +475,10 @@ static void no_part(uint64_t of, uint64_t at, uint64_t number)
 
 static void renew(uint64_t id)
 {
-    struct tri_agree_config config = { .group = 7,
-                                       .node = id,
-                                       .members_max = 8,
-                                       .proof = true,
-                                       .attempt_ns = ATTEMPT_NS,
-                                       .settle_ns = SETTLE_NS };
+    struct tri_agree_config config = config_of(id);
 
-    tri_agree_destroy(&world.nodes[id - 1].agree);
-    assert_int_equal(tri_agree_create(&config, &world.nodes[id - 1].agree), 0);
+    config.proof = true;
+    replace(&config);
     memset(&world.nodes[id - 1].effects, 0, sizeof(struct tri_agree_effects));
 }
 
@@ -519,19 +532,14 @@ static bool is_known(void *context, uint64_t node)
 /* Who went on while it held a proposal does not accept it there. */
 static void test_held_left(void **state)
 {
-    struct tri_agree_config config = { .group = 7,
-                                       .node = 2,
-                                       .members_max = 8,
-                                       .proof = true,
-                                       .attempt_ns = ATTEMPT_NS,
-                                       .settle_ns = SETTLE_NS,
-                                       .is_known = is_known };
+    struct tri_agree_config config = config_of(2);
     uint64_t ids[] = { 1, 2 };
 
     (void)state;
     begin(3, 2, NULL);
-    tri_agree_destroy(&world.nodes[1].agree);
-    assert_int_equal(tri_agree_create(&config, &world.nodes[1].agree), 0);
+    config.proof = true;
+    config.is_known = is_known;
+    replace(&config);
     assert_int_equal(tri_agree_begin(world.nodes[1].agree, ids, 2), 0);
     knows_3 = false;
     want(3, TRI_AGREE_JOIN);
@@ -594,21 +602,12 @@ static void test_late(void **state)
     begin(3, 3, NULL);
     crash(3, true);
     while (view(1)->epoch == 1) { /* one message at a time */
-        struct letter letter = world.queue[world.first++ % QUEUE_MAX];
-
-        assert_true(world.first <= world.last);
-        if (world.nodes[letter.to - 1].is_up)
-            step(letter.to, (struct tri_agree_event){
-                                .kind = TRI_AGREE_MESSAGE,
-                                .node = letter.from,
-                                .data = letter.data,
-                                .bytes = letter.bytes });
-        free(letter.data);
+        assert_true(world.first < world.last);
+        deliver_one();
         if (world.first == world.last)
             run(0);
     }
-    while (world.first != world.last)
-        free(world.queue[world.first++ % QUEUE_MAX].data);
+    drop_all();
     if (view(2)->epoch == 1)
         run(20 * ATTEMPT_NS);
     expect_view(2, 2, "12");

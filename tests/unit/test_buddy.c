@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Copies of private state, among members of views that are made up: exactly one
- * has what the dead leave, however buddies change, and a buddy without room
- * says so. Records arrive at once, or never.
+ * has what the dead leave, however buddies change and whenever the dead died,
+ * and a buddy without room says so. Records arrive at once, or never.
  */
 #include "unit.h"
 
@@ -88,6 +88,26 @@ static int teardown(void **state)
     return 0;
 }
 
+static uint64_t cut_short; /* a node that does not hear what others have */
+
+/* As settle.c has them do. */
+static void exchange_orphans(const uint64_t *nodes, uint32_t len)
+{
+    static struct tri_orphan all[NODES][TRI_ORPHANS_MAX];
+    uint32_t disputed = 0, own_disputed;
+
+    memset(all, 0, sizeof(all));
+    for (uint32_t i = 0; i < len; i++) {
+        (void)tri_buddy_orphans(&members[nodes[i] - 1]->training.states,
+                                all[i], &own_disputed);
+        disputed += own_disputed;
+    }
+    for (uint32_t i = 0; disputed > 0 && i < len; i++)
+        if (nodes[i] != cut_short)
+            tri_buddy_settle(&members[nodes[i] - 1]->training.states, all[0],
+                             TRI_ORPHANS_MAX, len, i);
+}
+
 /* All of `nodes` adopt a view of them; 0 ends it. Node `alone` has a host of
  * its own. */
 static void adopt(const uint64_t *nodes, uint64_t alone, uint32_t losses)
@@ -109,6 +129,7 @@ static void adopt(const uint64_t *nodes, uint64_t alone, uint32_t losses)
                                           .members = list };
         tri_buddy_view(&member->training);
     }
+    exchange_orphans(nodes, len);
 }
 
 #define ADOPT(losses, ...) adopt((uint64_t[]){ __VA_ARGS__, 0 }, 0, losses)
@@ -180,6 +201,86 @@ static void test_stays(void **state)
     ADOPT(1, 1, 4);
     assert_has(1, 3, 2);
     assert_has_none(4);
+}
+
+/* It dies when the new one has its copy, and before it told the former one. */
+static void moves_and_dies(uint64_t step)
+{
+    ADOPT(0, 1, 3);
+    begin(3, 5);
+    ADOPT(0, 1, 3, 4);
+    members[1 - 1]->is_deaf = true;
+    begin(3, step);
+    assert_int_equal(copies(3), 2);
+    members[1 - 1]->is_deaf = false;
+}
+
+static void test_two_have_it(void **state)
+{
+    (void)state;
+    moves_and_dies(7);
+    ADOPT(1, 1, 4);
+    assert_has_none(1);
+    assert_has(4, 3, 7);
+    assert_has_none(4);
+}
+
+static void test_two_have_the_same(void **state)
+{
+    (void)state;
+    moves_and_dies(5);
+    ADOPT(1, 1, 4);
+    assert_has(1, 3, 5);
+    assert_has_none(4);
+}
+
+/* Another one dies while they tell each other of it: to one of them that it is
+ * the owner, and not to the other. */
+static void test_exchange_is_cut_short(void **state)
+{
+    (void)state;
+    for (int taken = 0; taken < 2; taken++) {
+        moves_and_dies(7);
+        cut_short = 1;
+        ADOPT(1, 1, 4, 2);
+        cut_short = 0;
+        assert_has_none(1);
+        if (taken)
+            assert_has(4, 3, 7);
+        ADOPT(1, 1, 4);
+        assert_has_none(1);
+        if (!taken)
+            assert_has(4, 3, 7);
+        assert_has_none(4);
+        teardown(state);
+        setup(state);
+    }
+}
+
+/* The owner dies before anybody but itself knows that it is. */
+static void test_owner_dies(void **state)
+{
+    (void)state;
+    moves_and_dies(7);
+    cut_short = 1;
+    ADOPT(1, 1, 2, 4);
+    cut_short = 0;
+    ADOPT(1, 1, 2);
+    assert_has(1, 3, 5);
+    assert_has_none(2);
+}
+
+/* What is left is not taken back by what was said before. */
+static void test_late_drop(void **state)
+{
+    const struct tri_state_head drop = { .what = TRI_STATE_DROP };
+
+    (void)state;
+    ADOPT(0, 1, 3);
+    begin(3, 2);
+    ADOPT(1, 1, 2);
+    tri_buddy_record_locked(&members[1 - 1]->training, 3, &drop, NULL);
+    assert_has(1, 3, 2);
 }
 
 /* Through buddies that get nothing, and back to one of them. */
@@ -256,6 +357,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_moves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_have_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_have_the_same, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_exchange_is_cut_short, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_owner_dies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_drop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_returns, setup, teardown),
         cmocka_unit_test_setup_teardown(test_is_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_go, setup, teardown),

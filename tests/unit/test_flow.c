@@ -327,7 +327,7 @@ static void open_node(int i)
         .message_bytes_max = BYTES_MAX,
         .events = { node, on_record, on_message, on_unpark, on_room,
                     on_refused, on_undelivered, on_lost, on_died,
-                    NULL, NULL },
+                    NULL, NULL, NULL },
     };
 
     *node = (struct node){ .other = &nodes[1 - i] };
@@ -486,6 +486,35 @@ static void test_end(void **state)
     close_pair();
 }
 
+static uint32_t orphans;
+
+static void on_orphaned(void *context, struct tri_message *message)
+{
+    assert_ptr_equal(context, &nodes[1]);
+    tri_message_free(message);
+    orphans++;
+}
+
+/* What is parked when its sender is buried is the callee's, that news of our own
+ * among it are not lost. */
+static void test_orphans(void **state)
+{
+    struct node *from = &nodes[0], *to = &nodes[1];
+
+    (void)state;
+    open_pair();
+    to->link.config.events.orphaned = on_orphaned;
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(tell(from, 0, 0, 10), 0);
+    poll_both();
+    assert_int_equal(to->peer->parked_len, 4);
+    tri_flow_orphan_parked(to->peer);
+    assert_int_equal(orphans, 4);
+    assert_int_equal(to->peer->parked_len, 0);
+    to->link.config.events.orphaned = NULL;
+    close_pair();
+}
+
 /* More stopped actors than the set holds: they are not stopped, that is all;
  * and a GO for one that is not there is nothing. */
 static void test_stopped_set(void **state)
@@ -616,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_stop_and_go),
         cmocka_unit_test(test_bound),
         cmocka_unit_test(test_end),
+        cmocka_unit_test(test_orphans),
         cmocka_unit_test(test_stopped_set),
         cmocka_unit_test(test_schedules),
     };

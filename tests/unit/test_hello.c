@@ -10,7 +10,7 @@ static struct tri_packet_key *key_create(unsigned char byte)
     struct tri_packet_key *key;
 
     memset(bytes, byte, sizeof(bytes));
-    assert_int_equal(tri_packet_key_create(bytes, &key), 0);
+    assert_int_equal(tri_packet_key_create(bytes, TRI_SEAL_AUTH, &key), 0);
     return key;
 }
 
@@ -25,6 +25,8 @@ static void assert_cookie_equal(const struct tri_cookie *cookie,
 static void bodies_come_back(void **state)
 {
     struct tri_hello hello = { .interface = 0x01020304,
+                               .strict = true,
+                               .profile = TRI_SWIM_CLOUD,
                                .cluster_name = 0x1122334455667788,
                                .token = UINT64_MAX,
                                .cookie = { .slot = 77, .tag = { 1, 2, 3 } } };
@@ -41,11 +43,16 @@ static void bodies_come_back(void **state)
     tri_hello_encode(&hello, data);
     assert_null(tri_hello_decode(data, TRI_HELLO_BYTES, &got));
     assert_int_equal(got.interface, hello.interface);
+    assert_true(got.strict);
+    assert_int_equal(got.profile, TRI_SWIM_CLOUD);
     assert_int_equal(got.cluster_name, hello.cluster_name);
     assert_int_equal(got.token, hello.token);
     assert_cookie_equal(&got.cookie, &hello.cookie);
     assert_null(tri_hello_decode(data, TRI_HELLO_BYTES + 5, &got));
-    data[5] = 1;
+    data[6] = 1;
+    assert_non_null(tri_hello_decode(data, TRI_HELLO_BYTES, &got));
+    data[6] = 0;
+    data[4] = 2;
     assert_non_null(tri_hello_decode(data, TRI_HELLO_BYTES, &got));
     tri_challenge_encode(5, &hello.cookie, data);
     assert_null(tri_challenge_decode(data, TRI_CHALLENGE_BYTES, &token,

@@ -388,7 +388,7 @@ static int setup_with(void **state, const struct tri_transport_ops *ops)
         .message_bytes_max = MESSAGE_BYTES_MAX,
         .events = { fixture, on_record, on_message, on_unpark, on_room,
                     on_refused, on_undelivered, on_lost, on_died,
-                    NULL, NULL },
+                    NULL, NULL, NULL },
     };
 
     if (fixture == NULL)

@@ -19,7 +19,7 @@ static int setup(void **state)
     unit_group_setup(state);
     for (unsigned i = 0; i < TRI_KEY_BYTES; i++)
         job_key[i] = (unsigned char)i;
-    return tri_packet_key_create(job_key, &key);
+    return tri_packet_key_create(job_key, TRI_SEAL_AUTH, &key);
 }
 
 static int teardown(void **state)
@@ -124,8 +124,8 @@ static void test_known_packet(void **state)
         0x24, 0x23, 0x22, 0x21, 0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31,
         0x48, 0x47, 0x46, 0x45, 0x44, 0x43, 0x42, 0x41, 'h',  'e',  'l',  'l',
         'o',
-        0xbe, 0xc8, 0x45, 0x6b, 0x9a, 0x7c, 0x4c, 0x26,
-        0xea, 0xc6, 0x54, 0x18, 0x8e, 0x75, 0x04, 0xcf,
+        0xab, 0xf0, 0x24, 0xfa, 0x04, 0xd9, 0xd7, 0x99,
+        0x26, 0x77, 0x15, 0x61, 0x43, 0x87, 0x83, 0x67,
     };
     unsigned char data[TRI_PACKET_BYTES_MAX], cookie[TRI_PACKET_TAG_BYTES];
     struct tri_packet packet = packet_of(TRI_SWIM_GOSSIP, "hello", 5);
@@ -209,16 +209,22 @@ static void test_other_keys(void **state)
     struct tri_packet packet = packet_of(TRI_SWIM_GOSSIP, "some rumours", 12);
     size_t bytes = tri_packet_seal(key, &packet, data);
     size_t plain_bytes = tri_packet_seal(NULL, &packet, plain);
-    struct tri_packet_key *other = NULL;
+    struct tri_packet_key *other = NULL, *mode = NULL;
 
     (void)state;
-    assert_int_equal(tri_packet_key_create(other_key, &other), 0);
+    assert_int_equal(tri_packet_key_create(other_key, TRI_SEAL_AUTH, &other),
+                     0);
+    assert_int_equal(tri_packet_key_create(job_key, TRI_SEAL_ENCRYPT, &mode),
+                     0);
     assert_ptr_equal(open_copy(other, data, bytes), tri_packet_other_key);
+    /* The job's key, but its messages could not be read. */
+    assert_ptr_equal(open_copy(mode, data, bytes), tri_packet_other_key);
     assert_ptr_equal(open_copy(NULL, data, bytes), tri_packet_sealed);
     assert_ptr_equal(open_copy(key, plain, plain_bytes),
                      tri_packet_not_sealed);
     /* Also right behind a failure the key opens what is its own. */
     assert_null(open_copy(key, data, bytes));
+    tri_packet_key_destroy(&mode);
     tri_packet_key_destroy(&other);
     assert_null(other);
 }

@@ -89,11 +89,36 @@ static void test_stopped(void **state)
                      TRI_PROCESS_UNKNOWN);
 }
 
+/* Its number is not free before somebody waits for it. */
+static void test_ended(void **state)
+{
+    siginfo_t info;
+    uint64_t started;
+    pid_t child = fork();
+
+    (void)state;
+    if (child == 0)
+        for (;;)
+            pause();
+    assert_true(child > 0);
+    started = tri_process_started(child);
+    assert_true(started > 0);
+    assert_true(tri_process_runs(child, started));
+    assert_false(tri_process_runs(child, started + 1));
+    kill(child, SIGKILL);
+    assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(tri_process_started(child), started);
+    assert_false(tri_process_runs(child, started));
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_false(tri_process_runs(child, started));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_state),
         cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_ended),
     };
 
     return cmocka_run_group_tests(tests, unit_group_setup, NULL);

@@ -171,7 +171,7 @@ static void open_side(struct side *side, uint64_t node, size_t bytes_max)
         .message_bytes_max = bytes_max,
         .events = { side, on_record, on_message, on_unpark, on_room, on_refused,
                     on_undelivered, on_lost, on_died,
-                    NULL, NULL },
+                    NULL, NULL, NULL },
     };
     struct tri_transport_config transport = {
         .node = node,

@@ -284,6 +284,57 @@ static void test_asker_that_waited_aside(void **state)
     stop();
 }
 
+struct waits {
+    troupe_t *troupe;
+    atomic_int first, second;
+    atomic_int is_aside, is_second;
+    uint64_t took_ns;
+    int rc;
+};
+
+static void *wait_twice(void *arg)
+{
+    struct waits *waits = arg;
+    struct tri_seat seat;
+    uint64_t begin_ns = tri_now_ns();
+
+    atomic_store(&waits->is_aside,
+                 !tri_seat_take((struct tri_runtime *)waits->troupe, &seat));
+    waits->rc = tri_wait(&seat, is_set, &waits->first,
+                         tri_deadline_ns(SOON_MS / 4));
+    atomic_store(&waits->is_second, 1);
+    waits->rc |= tri_wait(&seat, is_set, &waits->second,
+                          tri_deadline_ns(SOON_MS / 4));
+    waits->took_ns = tri_now_ns() - begin_ns;
+    tri_seat_leave(&seat);
+    return NULL;
+}
+
+/* As an ask does whose request had to wait: it was aside when it said who is to
+ * be woken, and has the seat when it waits for the answer. */
+static void test_second_wait_of_a_late_guest(void **state)
+{
+    troupe_t *troupe = start(1);
+    struct waits waits = { .troupe = troupe };
+    struct tri_seat seat;
+    pthread_t thread;
+
+    (void)state;
+    assert_true(tri_seat_take((struct tri_runtime *)troupe, &seat));
+    thread = unit_thread(wait_twice, &waits);
+    assert_true(wait_until(is_set, &waits.is_aside));
+    tri_seat_leave(&seat);
+    assert_true(wait_until(guest_sleeps, troupe)); /* in the first one */
+    atomic_store(&waits.first, 1);
+    assert_true(wait_until(is_set, &waits.is_second));
+    assert_true(wait_until(guest_sleeps, troupe));
+    atomic_store(&waits.second, 1); /* nobody wakes it */
+    unit_join(thread);
+    assert_int_equal(waits.rc, 0);
+    assert_true(waits.took_ns < SOON_MS / 8 * TRI_NS_PER_MS);
+    stop();
+}
+
 /* --- churn ---------------------------------------------------------------------- */
 
 #define hive_messages(TELL, ASK) TELL(hive, work, (uint64_t seed; uint32_t at;))
@@ -398,6 +449,7 @@ int main(void)
         TEST(test_flood_of_stops),
         TEST(test_behind_a_computing_handler),
         TEST(test_asker_that_waited_aside),
+        TEST(test_second_wait_of_a_late_guest),
         TEST(test_hive),
     };
 

@@ -972,7 +972,8 @@ static void world_send(const struct tri_swim_packet *packet)
     world.packets++;
     world.kinds[packet->kind]++;
     if (packet->kind == TRI_SWIM_JOIN)
-        to = world.seeds[packet->seed];
+        to = packet->seed == TRI_SWIM_SEED_NONE ? packet->target
+                                                : world.seeds[packet->seed];
     if (to == 0 || tri_random_below(&world.random, 100) < world.loss_percent)
         return;
     assert_in_range(to, 1, WORLD_MAX);
@@ -1281,6 +1282,39 @@ static void test_snapshots(void **state)
     done(f);
 }
 
+static uint32_t card_bytes_of(void *context, uint64_t node)
+{
+    assert_ptr_equal(context, &node_one);
+    return node == 3 ? 0 : 100; /* 0: not known */
+}
+
+/* As many cards go into a packet as fit by what they take. */
+static void test_card_bytes(void **state)
+{
+    struct fixture *f = &node_one;
+    struct tri_swim_packet request = packet_of(TRI_SWIM_STATE_REQ, 2);
+
+    (void)state;
+    memset(f, 0, sizeof(*f));
+    tri_swim_config_init(&f->config, TRI_SWIM_HPC);
+    f->config.node = 1;
+    f->config.members_max = 40;
+    f->config.card_bytes_of = card_bytes_of;
+    f->config.context = f;
+    f->now_ns = START;
+    assert_int_equal(tri_swim_create(&f->config, &f->swim), 0);
+    for (uint64_t node = 2; node <= 40; node++)
+        assert_int_equal(tri_swim_add(f->swim, node), 0);
+    request.flags = TRI_SWIM_CARDS;
+    step(f, TRI_SWIM_PACKET, &request);
+    /* 1240 bytes: 6 of 124 and one of 424; then 10 of 124 */
+    assert_int_equal(f->effects.sends_len, 5);
+    assert_int_equal(f->effects.sends[0].rumours_len, 7);
+    assert_int_equal(f->effects.sends[1].rumours_len, 10);
+    assert_int_equal(f->effects.sends[4].cursor, TRI_SWIM_CURSOR_END);
+    done(f);
+}
+
 /* A seed without room says so, and one that joins itself. */
 static void test_join_retry(void **state)
 {
@@ -1573,6 +1607,7 @@ int main(void)
         cmocka_unit_test(test_join),
         cmocka_unit_test(test_seeds_down),
         cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_card_bytes),
         cmocka_unit_test(test_join_retry),
         cmocka_unit_test(test_leave),
         cmocka_unit_test(test_partition),

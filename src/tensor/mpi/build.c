@@ -9,8 +9,9 @@
  *
  * Open MPI 4.1 lets no such call overtake one of the same parent with a lower
  * tag. So tags descend from epoch to epoch: what is stuck does not hold up its
- * group's next one. Groups have lanes of tags of their own. That of another
- * group may be held up; it gives up after BUILD_NS, and stays native.
+ * group's next one. A group's lane of tags is a hash of its id: two groups
+ * seldom share one, and with it the tags of their epochs. What is stuck may
+ * hold up another group; that gives up after BUILD_NS, and stays native.
  *
  * Without MPI_THREAD_MULTIPLE a fixed group calls it in the starting thread.
  * Elastic groups then have no communicator.

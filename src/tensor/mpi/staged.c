@@ -10,12 +10,13 @@
  *      given up takes its memory along (tri_mpi_bury_request).
  *   3. The user's memory is read and written by tri_mpi_stage_progress alone,
  *      of calls that are neither done nor cancelled.
- *   4. After a call was cancelled before it was done the order is lost: the
- *      instance carries nothing more (backend->failed).
+ *   4. After a call was cancelled before it was done, or failed, the order is
+ *      lost: the instance carries nothing more (backend->failed).
  *
  * A call: CHECKING (an allgather of what the members call, where that is
  * wanted) -> MOVING (pieces) -> done. It leaves the queue when its last piece
- * is issued or it fails, and is done when none is under way any more.
+ * is issued or it fails. It is done when none is under way any more; one that
+ * failed at once, as what is under way may stay so for ever.
  *
  * Pieces are small where a member is reached by TCP: with more than its eager
  * limit outstanding Open MPI 4.1 deadlocks in MPI_Test when the connection
@@ -104,9 +105,16 @@ void tri_mpi_stage_close(struct tri_backend *backend)
 
 /* --- calls ---------------------------------------------------------------- */
 
+/* MPI, or the memory for it, has failed: not what the members called. */
+static bool has_failed(const struct call *call)
+{
+    return call->rc != 0 && call->rc != TROUPE_EMISMATCH;
+}
+
 static bool is_done(const struct call *call)
 {
-    return !call->is_queued && !call->is_checking && call->flying == 0;
+    return !call->is_queued &&
+           (has_failed(call) || (!call->is_checking && call->flying == 0));
 }
 
 int tri_mpi_stage_add(struct tri_backend *backend, struct tri_coll *coll)
@@ -148,14 +156,21 @@ static void unqueue(struct tri_mpi_stage *stage, struct call *call)
     call->is_queued = false;
 }
 
-/* MPI cannot be relied on for more. */
-static int fail(struct tri_backend *backend, struct call *call, int rc)
+/* The others go on, or MPI cannot be relied on: nothing more is called. */
+static void fail(struct tri_backend *backend, struct call *call, int rc)
 {
-    backend->failed = TROUPE_EMPI;
-    call->rc = tri_mpi_failed(tri_mpi_call_name(call->coll->kind), rc);
+    if (backend->failed == 0)
+        backend->failed = rc;
+    if (!has_failed(call))
+        call->rc = rc;
     if (call->is_queued)
         unqueue(backend->stage, call);
-    return call->rc;
+}
+
+static void fail_of_mpi(struct tri_backend *backend, struct call *call, int rc)
+{
+    fail(backend, call,
+         tri_mpi_failed(tri_mpi_call_name(call->coll->kind), rc));
 }
 
 /* --- what the others call ------------------------------------------------- */
@@ -197,7 +212,8 @@ static bool check(struct tri_backend *backend, struct call *call)
     if (rc == MPI_SUCCESS)
         rc = test(backend, "MPI_Iallgather", &call->check, &done);
     if (rc != MPI_SUCCESS) {
-        fail(backend, call, rc);
+        call->is_checking &= call->check != MPI_REQUEST_NULL;
+        fail_of_mpi(backend, call, rc);
         return false;
     }
     if (!done)
@@ -221,11 +237,18 @@ static bool has_memory(const struct tri_mpi_stage *stage, struct slot *slot)
     return slot->piece.in != NULL && slot->piece.out != NULL;
 }
 
-static struct slot *free_slot(struct tri_mpi_stage *stage)
+/* One with memory. NULL: none now; *flying_p: some will be free. */
+static struct slot *free_slot(struct tri_mpi_stage *stage, bool *flying_p)
 {
-    for (uint32_t i = 0; i < SLOTS; i++)
-        if (stage->slots[i].call == NULL)
-            return &stage->slots[i];
+    *flying_p = false;
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        struct slot *slot = &stage->slots[i];
+
+        if (slot->call != NULL)
+            *flying_p = true;
+        else if (has_memory(stage, slot))
+            return slot;
+    }
     return NULL;
 }
 
@@ -239,12 +262,15 @@ static bool has_more(const struct call *call)
 static bool issue(struct tri_backend *backend, struct call *call)
 {
     struct tri_mpi_stage *stage = backend->stage;
-    struct slot *slot = free_slot(stage);
-    bool is_barrier = call->coll->kind == TRI_COLL_BARRIER;
+    bool flying, is_barrier = call->coll->kind == TRI_COLL_BARRIER;
+    struct slot *slot = free_slot(stage, &flying);
     int rc;
 
-    if (slot == NULL || !has_memory(stage, slot))
+    if (slot == NULL) {
+        if (!flying)
+            fail(backend, call, TROUPE_ENOMEM);
         return false;
+    }
     slot->piece.first = call->issued;
     slot->piece.len = is_barrier ? 0
                                  : tri_min(call->piece_max,
@@ -255,13 +281,21 @@ static bool issue(struct tri_backend *backend, struct call *call)
                             backend->comm, &slot->request);
     tri_mpi_leave(&backend->watch);
     if (rc != MPI_SUCCESS) {
-        fail(backend, call, rc);
+        fail_of_mpi(backend, call, rc);
         return false;
     }
     slot->call = call;
     call->flying++;
     call->issued += is_barrier ? 1 : slot->piece.len;
     return true;
+}
+
+/* What MPI may still use goes with it. */
+static void bury(struct slot *slot)
+{
+    slot->call->flying--;
+    tri_mpi_bury_request(slot->request, slot->piece.in, slot->piece.out);
+    memset(slot, 0, sizeof(*slot));
 }
 
 static void take_in(struct tri_backend *backend, struct slot *slot)
@@ -272,12 +306,17 @@ static void take_in(struct tri_backend *backend, struct slot *slot)
 
     if (rc == MPI_SUCCESS && !done)
         return;
+    if (rc != MPI_SUCCESS) {
+        fail_of_mpi(backend, call, rc);
+        if (slot->request != MPI_REQUEST_NULL) {
+            bury(slot);
+            return;
+        }
+    } else if (call->rc == 0) {
+        tri_mpi_piece_store(call->coll, &call->shape, &slot->piece);
+    }
     slot->call = NULL;
     call->flying--;
-    if (rc != MPI_SUCCESS)
-        fail(backend, call, rc);
-    else if (call->rc == 0)
-        tri_mpi_piece_store(call->coll, &call->shape, &slot->piece);
 }
 
 static void pump(struct tri_backend *backend)
@@ -306,6 +345,20 @@ static void pump(struct tri_backend *backend)
     }
 }
 
+/* Frees it, but for what MPI may still use. */
+static void discard(struct tri_mpi_stage *stage, struct call *call)
+{
+    for (uint32_t i = 0; i < SLOTS; i++)
+        if (stage->slots[i].call == call)
+            bury(&stage->slots[i]);
+    if (call->is_queued)
+        unqueue(stage, call);
+    if (call->is_checking)
+        tri_mpi_bury_request(call->check, call, NULL);
+    else
+        free(call);
+}
+
 int tri_mpi_stage_progress(struct tri_backend *backend, struct tri_coll *coll)
 {
     struct call *call = coll->state;
@@ -313,14 +366,12 @@ int tri_mpi_stage_progress(struct tri_backend *backend, struct tri_coll *coll)
 
     pump(backend);
     /* Those behind one that failed cannot go on. */
-    if (call->is_queued && backend->failed != 0 && !call->is_checking) {
-        call->rc = backend->failed;
-        unqueue(backend->stage, call);
-    }
+    if (call->is_queued && backend->failed != 0)
+        fail(backend, call, backend->failed);
     if (!is_done(call))
         return TRI_COLL_PENDING;
     rc = call->rc;
-    free(call);
+    discard(backend->stage, call);
     coll->state = NULL;
     return rc;
 }
@@ -336,24 +387,10 @@ int tri_mpi_stage_issue_all(struct tri_backend *backend)
 
 void tri_mpi_stage_cancel(struct tri_backend *backend, struct tri_coll *coll)
 {
-    struct tri_mpi_stage *stage = backend->stage;
     struct call *call = coll->state;
 
     coll->state = NULL;
     if (!is_done(call) && backend->failed == 0)
         backend->failed = TROUPE_EVIEW;
-    for (uint32_t i = 0; i < SLOTS; i++) {
-        struct slot *slot = &stage->slots[i];
-
-        if (slot->call != call)
-            continue;
-        tri_mpi_bury_request(slot->request, slot->piece.in, slot->piece.out);
-        memset(slot, 0, sizeof(*slot));
-    }
-    if (call->is_queued)
-        unqueue(stage, call);
-    if (call->is_checking)
-        tri_mpi_bury_request(call->check, call, NULL);
-    else
-        free(call);
+    discard(backend->stage, call);
 }

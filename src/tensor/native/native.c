@@ -446,7 +446,10 @@ static void native_received(struct tri_backend *backend, uint32_t member,
     const struct tri_layout *layout = &native->layout;
 
     if (head->what > TRI_NATIVE_FAILED && net_member(native, &member)) {
-        tri_net_received(native->net, member, head, payload, bytes, message);
+        if (!tri_net_received(native->net, member, head, payload, bytes,
+                              message))
+            tri_refusals_count(&native->team->runtime->link.refusals,
+                               "a collective's record that no member may send");
         return;
     }
     if (head->what == TRI_NATIVE_FAILED)
@@ -461,6 +464,7 @@ static void native_received(struct tri_backend *backend, uint32_t member,
 
 const struct tri_backend_ops tri_backend_native = {
     .name = "native",
+    .tells_failure = true,
     .can = native_can,
     .open = native_open,
     .open_progress = native_open_progress,

@@ -278,8 +278,8 @@ static bool is_unwanted(struct tri_net *net, const struct tri_coll_head *head)
            !is_near(net->mark, unit);
 }
 
-/* The message is taken. payload: its part. */
-static void on_data(struct tri_net *net, uint32_t member,
+/* The message is taken. payload: its part. False: too much of this member. */
+static bool on_data(struct tri_net *net, uint32_t member,
                     const struct tri_coll_head *head,
                     const struct tri_net_part *part, const char *payload,
                     size_t bytes, struct tri_message *message)
@@ -290,7 +290,7 @@ static void on_data(struct tri_net *net, uint32_t member,
     if (is_unwanted(net, head)) {
         if (message != NULL)
             tri_message_free(message);
-        return;
+        return true;
     }
     if (message != NULL) {
         offset = (size_t)(payload - message->payload);
@@ -298,11 +298,15 @@ static void on_data(struct tri_net *net, uint32_t member,
         message = tri_message_alloc(bytes);
         if (message == NULL) {
             net->is_starved = true;
-            return;
+            return true;
         }
         memcpy(message->payload, payload, bytes);
     }
-    tri_net_box_keep(net, member, head->number, head->tag, offset, message);
+    if (tri_net_box_keep(net, member, head->number, head->tag, offset,
+                         message))
+        return true;
+    net->is_flooded = true;
+    return false;
 }
 
 static void take_mark(struct tri_net *net, uint32_t member,
@@ -315,7 +319,7 @@ static void take_mark(struct tri_net *net, uint32_t member,
         peer->mark = part->mark;
 }
 
-void tri_net_received(struct tri_net *net, uint32_t member,
+bool tri_net_received(struct tri_net *net, uint32_t member,
                       const struct tri_coll_head *head, const void *payload,
                       size_t bytes, struct tri_message *message)
 {
@@ -326,14 +330,13 @@ void tri_net_received(struct tri_net *net, uint32_t member,
         head->number > UINT64_MAX / 2) {
         if (message != NULL)
             tri_message_free(message);
-        return;
+        return false;
     }
     memcpy(&part, payload, sizeof(part));
     take_mark(net, member, &part);
     if (head->what == TRI_NET_DATA) {
         net->peers[member].has_sent = true;
-        on_data(net, member, head, &part, payload, bytes, message);
-        return;
+        return on_data(net, member, head, &part, payload, bytes, message);
     }
     bytes -= sizeof(part);
     switch (head->what) {
@@ -356,6 +359,7 @@ void tri_net_received(struct tri_net *net, uint32_t member,
     }
     if (message != NULL)
         tri_message_free(message);
+    return true;
 }
 
 /* --- life ----------------------------------------------------------------- */

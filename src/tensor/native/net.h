@@ -99,8 +99,9 @@ int tri_net_progress(struct tri_net *net, struct tri_net_call *call,
 
 void tri_net_end(struct tri_net *net, struct tri_net_call **call_p);
 
-/* As `received` of tri_backend_ops. */
-void tri_net_received(struct tri_net *net, uint32_t member,
+/* As `received` of tri_backend_ops. False: it makes no sense, or is more than a
+ * member may send; then the calls end with EPROTO. */
+bool tri_net_received(struct tri_net *net, uint32_t member,
                       const struct tri_coll_head *head, const void *payload,
                       size_t bytes, struct tri_message *message);
 

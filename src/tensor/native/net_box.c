@@ -2,7 +2,8 @@
 
 /*
  * Messages that arrived and are not wanted yet, by sender, collective and tag.
- * Bounded by what others may send, see tri_net_may_send. Of a kept message
+ * Bounded by what others may send, see tri_net_may_send; of one that sends more
+ * by TRI_NET_KEPT_BYTES_MAX. Of a kept message
  * slot is the member, ask the number, type the tag, fixed_bytes where its part
  * begins.
  */
@@ -15,11 +16,28 @@ static struct tri_message **bucket_of(struct tri_net *net, uint64_t number)
     return &net->box[number & (TRI_NET_BOX_LEN - 1)];
 }
 
-void tri_net_box_keep(struct tri_net *net, uint32_t member, uint64_t number,
+static size_t cost_of(const struct tri_message *message)
+{
+    return sizeof(*message) + message->bytes;
+}
+
+static void count_off(struct tri_net *net, const struct tri_message *message)
+{
+    net->box_len--;
+    net->peers[message->slot].kept_bytes -= cost_of(message);
+}
+
+bool tri_net_box_keep(struct tri_net *net, uint32_t member, uint64_t number,
                       uint32_t tag, size_t offset, struct tri_message *message)
 {
     struct tri_message **bucket = bucket_of(net, number);
+    size_t *kept_bytes = &net->peers[member].kept_bytes;
 
+    if (cost_of(message) > TRI_NET_KEPT_BYTES_MAX - *kept_bytes) {
+        tri_message_free(message);
+        return false;
+    }
+    *kept_bytes += cost_of(message);
     message->slot = member;
     message->ask = number;
     message->type = tag;
@@ -27,6 +45,7 @@ void tri_net_box_keep(struct tri_net *net, uint32_t member, uint64_t number,
     message->next = *bucket;
     *bucket = message;
     net->box_len++;
+    return true;
 }
 
 struct tri_message *tri_net_box_take(struct tri_net *net, uint32_t member,
@@ -39,7 +58,7 @@ struct tri_message *tri_net_box_take(struct tri_net *net, uint32_t member,
             message->slot != member)
             continue;
         *at = message->next;
-        net->box_len--;
+        count_off(net, message);
         return message;
     }
     return NULL;
@@ -68,7 +87,7 @@ static void drop_bucket(struct tri_net *net, struct tri_message **at,
             continue;
         }
         *at = message->next;
-        net->box_len--;
+        count_off(net, message);
         tri_message_free(message);
     }
 }

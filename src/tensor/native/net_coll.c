@@ -338,6 +338,8 @@ int tri_net_progress(struct tri_net *net, struct tri_net_call *call,
         return report(net, found, mismatch_p);
     if (tri_unlikely(net->is_starved))
         return TROUPE_ENOMEM;
+    if (tri_unlikely(net->is_flooded))
+        return TROUPE_EPROTO;
     do {
         moved = false;
         for (size_t i = 0; i < TRI_NET_SLOTS && call->rc == 0; i++) {

@@ -17,6 +17,9 @@
 /* Bytes that all others together may send a member that is far behind: half of
  * what the front keeps, see TRI_FRONT_INBOX_BYTES_MAX. */
 #define TRI_NET_EARLY_BYTES_MAX (32u << 20)
+/* Bytes that are kept of one member, and what keeping costs: more than any may
+ * send at once. Who sends the same again and again does not fill the memory. */
+#define TRI_NET_KEPT_BYTES_MAX (128u << 20)
 /* Segments that are under way at once: while one waits another adds. */
 #define TRI_NET_SLOTS 4u
 /* Bits of a tag that the plan's tags take. */
@@ -71,6 +74,7 @@ struct tri_net_peer {
     uint64_t query_number; /* 0: none */
     uint64_t query_signature[2];
     bool has_sent; /* since it was told */
+    size_t kept_bytes; /* in the box */
 };
 
 struct tri_net_found {
@@ -134,6 +138,7 @@ struct tri_net {
     uint32_t moves;
     struct tri_net_unit mark;
     bool is_starved; /* there was no memory for what arrived */
+    bool is_flooded; /* a member sent more than it may */
     struct tri_net_found found[TRI_NET_MISMATCHES];
     uint32_t found_next;
     struct {
@@ -156,8 +161,9 @@ static inline bool tri_net_unit_before(struct tri_net_unit a,
            (a.number == b.number && a.segment < b.segment);
 }
 
-/* net_box.c: what arrived and is not wanted yet. keep takes the message. */
-void tri_net_box_keep(struct tri_net *net, uint32_t member, uint64_t number,
+/* net_box.c: what arrived and is not wanted yet. keep takes the message; false:
+ * it was too much of this member, and is freed. */
+bool tri_net_box_keep(struct tri_net *net, uint32_t member, uint64_t number,
                       uint32_t tag, size_t offset, struct tri_message *message);
 /* NULL: not there. Its part begins at payload + fixed_bytes. */
 struct tri_message *tri_net_box_take(struct tri_net *net, uint32_t member,

@@ -8,11 +8,13 @@
  * measurement starts. Times on it are CLOCK_MONOTONIC's, one for all.
  */
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "ours.h"
@@ -101,6 +103,20 @@ static inline void board_await(int (*is_done)(void *arg), void *arg,
             bench_die(what);
         usleep(500);
     }
+}
+
+/* A UDP port of the loopback interface that nobody has now. */
+static inline int board_free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
+        getsockname(fd, (void *)&address, &len) != 0)
+        bench_die("no port");
+    close(fd);
+    return ntohs(address.sin_port);
 }
 
 /* A key for whoever joins; the file goes with the process. */

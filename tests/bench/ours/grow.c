@@ -11,8 +11,6 @@
  *                                       by a seed, or by MPI_Comm_spawn
  */
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <troupe/mpi.h>
 #include <troupe/training.h>
@@ -56,6 +54,8 @@ static troupe_training_t *open_training(troupe_t *troupe)
     grad = calloc(FLOATS, sizeof(float));
     if (!weights || !grad)
         bench_die("no memory");
+    for (size_t i = 0; i < FLOATS; i++)
+        weights[i] = grad[i] = 1; /* as after a dry run */
     troupe_training_options_init(&options);
     options.drain_signals = 0;
     bench_check(troupe_training_open(troupe, "grow", &options, &training),
@@ -228,20 +228,6 @@ static int is_in(void *unused)
     return atomic_load(&board->in_ns) != 0;
 }
 
-/* A port that nobody has now. */
-static int free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        bench_die("no port");
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 /* Steps by which the longest one was longer, of the rank that waited most; in
  * thousandths. */
 static uint32_t delay_of(void)
@@ -292,7 +278,7 @@ static void measure(char *program, size_t joins, char **job)
 
     snprintf(board->key_file, sizeof(board->key_file), "%s", board_key_file());
     snprintf(board->endpoint, sizeof(board->endpoint), "127.0.0.1:%d",
-             free_port());
+             board_free_port());
     mpirun = board_spawn(job);
     for (size_t i = 0; i < joins; i++)
         in_us[i] = join_once(program, &delays[i]);

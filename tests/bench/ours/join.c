@@ -8,9 +8,6 @@
  *     join joiner            and, one after the other, the joiners
  */
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
-
 #include "board.h"
 
 enum { RANKS_MAX = 256 };
@@ -142,20 +139,6 @@ static int has_left(void *unused)
     return 1;
 }
 
-/* A port that nobody has now. */
-static int free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        bench_die("no port");
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 /* In us; begun_us_p: until troupe_start returned. */
 static uint32_t join_once(char *program, uint32_t *begun_us_p)
 {
@@ -187,7 +170,7 @@ static void measure(char *program, size_t joins, char **job)
 
     snprintf(board->key_file, sizeof(board->key_file), "%s", board_key_file());
     snprintf(board->endpoint, sizeof(board->endpoint), "127.0.0.1:%d",
-             free_port());
+             board_free_port());
     mpirun = board_spawn(job);
     board_await(is_started, NULL, "the job does not start");
     for (size_t i = 0; i < joins; i++)

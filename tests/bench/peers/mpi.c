@@ -8,7 +8,10 @@
  *     mpi bw BYTES MESSAGES WINDOW   large, out of and into warm buffers
  *     mpi ring8 LAPS                 a token, each hop answered with 8 B
  *     mpi idle MS                    every rank sleeps
- *     mpi allreduce BYTES ROUNDS     a sum of floats over all ranks
+ *     mpi allreduce BYTES ROUNDS [multiple]
+ *                                    a sum of floats over all ranks; multiple:
+ *                                    with MPI_THREAD_MULTIPLE, as troupe asks
+ *                                    for it
  */
 
 #include <mpi.h>
@@ -202,8 +205,11 @@ int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
 
+    int multiple = argc > 4 && strcmp(argv[4], "multiple") == 0;
+    int level = multiple ? MPI_THREAD_MULTIPLE : MPI_THREAD_SINGLE;
+
     bench_watchdog();
-    MPI_Init(&argc, &argv);
+    MPI_Init_thread(&argc, &argv, level, &level);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     if (size < 2)
