@@ -25,11 +25,13 @@ enum {
 
 static int dead_ranks = 1, runs_to_end;
 
+/* Of the others one may have ended already, which without troupe_stop is a
+ * death as well. */
 static int all_dead(troupe_t *troupe, int size)
 {
     int dead = 0;
 
-    for (int i = 0; i < size; i++)
+    for (int i = size - dead_ranks; i < size; i++)
         dead += troupe_rank_alive(troupe, i) == 0;
     return dead == dead_ranks;
 }
