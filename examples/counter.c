@@ -54,11 +54,11 @@ int main(void)
     if (rank == 0)
         must(counter_spawn(troupe, "hits", NULL, &hits), "spawn");
     /* Every rank finds it by name and waits until it is there. */
-    must(counter_resolve(troupe, "actor://rank.0/hits", 5000, &hits),
+    must(counter_resolve(troupe, "actor://rank.0/hits", 30000, &hits),
          "resolve actor://rank.0/hits");
     must(counter_add(troupe, hits, (counter_add_t){ .by = 1 }), "add");
     /* What one sends to one receiver arrives in order: our 1 is in there. */
-    must(counter_read(troupe, hits, (counter_read_t){}, 5000, &now), "read");
+    must(counter_read(troupe, hits, (counter_read_t){}, 30000, &now), "read");
     printf("rank %d of %d reads %" PRId64 "\n", rank, size, now.value);
 
     /* Stop delivers everything that any rank has sent before. */

@@ -213,7 +213,7 @@ static int run_job(troupe_t *troupe)
     return 1;
 }
 
-/* Lists who is there; returns how many of them live. */
+/* Lists who is there, silent just now or not; returns how many they are. */
 static size_t look_around(troupe_t *troupe, troupe_member_t *members)
 {
     size_t all = troupe_members(troupe, members, MEMBERS_MAX), living = 0;
@@ -221,7 +221,8 @@ static size_t look_around(troupe_t *troupe, troupe_member_t *members)
     if (all > MEMBERS_MAX)
         all = MEMBERS_MAX;
     for (size_t i = 0; i < all; i++) {
-        if (members[i].state != TROUPE_MEMBER_ALIVE)
+        if (members[i].state == TROUPE_MEMBER_DEAD ||
+            members[i].state == TROUPE_MEMBER_LEFT)
             continue;
         printf("%016" PRIx64 ": ", members[i].node);
         if (members[i].node == troupe_node_id(troupe))
@@ -251,7 +252,7 @@ static int run_guest(troupe_t *troupe)
                  members[i].node);
         if (members[i].node == troupe_node_id(troupe))
             continue; /* guests have no worker, and so other guests */
-        rc = worker_resolve(troupe, address, 1000, &workers[workers_len]);
+        rc = worker_resolve(troupe, address, SOON_MS, &workers[workers_len]);
         if (rc == 0)
             workers_len++;
     }

@@ -24,6 +24,8 @@ enum {
     RANKS_MAX = 256,
     SOON_MS = 10000,
     JOB_TIMEOUT_MS = 60000,
+    TRIES_MAX = 20, /* with such a pause in between */
+    PAUSE_MS = 500,
 };
 
 #define desk_messages(TELL, ASK)                                              \
@@ -150,6 +152,13 @@ static void print(const char *policy, const struct tally *tally, int size)
     printf("\n");
 }
 
+/* Whether each customer was always at the same desk. */
+static int is_faithful(const struct tally *tally, int size)
+{
+    (void)size;
+    return tally->wandered == 0;
+}
+
 /* Whether each desk got a like share, and all of them together all calls. */
 static int is_even(const struct tally *tally, int size)
 {
@@ -158,6 +167,21 @@ static int is_even(const struct tally *tally, int size)
     for (int i = 0; i < size; i++)
         even &= abs(tally->calls[i] - CALLS / size) <= 1;
     return even;
+}
+
+/* While a rank is silent, since it has no core, its desk is passed over. Then
+ * the calls are not shared out as they should be, and are made once more. */
+static int call_all_desks(troupe_t *troupe, uint32_t policy,
+                          struct tally *tally, int size,
+                          int (*is_good)(const struct tally *tally, int size))
+{
+    for (int tries = TRIES_MAX; tries > 0; tries--) {
+        call(troupe, policy, tally);
+        if (is_good(tally, size))
+            return 1;
+        troupe_serve(troupe, PAUSE_MS);
+    }
+    return 0;
 }
 
 static int route(troupe_t *troupe, int size)
@@ -174,17 +198,17 @@ static int route(troupe_t *troupe, int size)
     print("local first", &tally, size);
     good &= tally.calls[0] == CALLS;
 
-    call(troupe, TROUPE_RESOLVE_ROUND_ROBIN, &tally);
+    good &= call_all_desks(troupe, TROUPE_RESOLVE_ROUND_ROBIN, &tally, size,
+                           is_even);
     print("round robin", &tally, size);
-    good &= is_even(&tally, size);
 
     call(troupe, TROUPE_RESOLVE_TWO_CHOICES, &tally);
     print("two choices", &tally, size);
     good &= tally.total == CALLS;
 
-    call(troupe, TROUPE_RESOLVE_HASH, &tally);
+    good &= call_all_desks(troupe, TROUPE_RESOLVE_HASH, &tally, size,
+                           is_faithful);
     print("hash of a key", &tally, size);
-    good &= tally.wandered == 0;
     printf("router: %d customers, each always at the same desk: %s\n",
            CUSTOMERS, tally.wandered == 0 ? "yes" : "no");
     return good;

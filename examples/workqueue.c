@@ -195,7 +195,7 @@ static int report(troupe_t *troupe, queue_ref_t queue)
 
     must(queue_wait(troupe, queue, (queue_wait_t){}, WORK_TIMEOUT_MS, &total),
          "wait for the queue");
-    must(queue_shares_take(troupe, queue, (queue_shares_t){}, 5000, &shares),
+    must(queue_shares_take(troupe, queue, (queue_shares_t){}, 10000, &shares),
          "ask for the shares");
     for (int32_t i = 0; i < shares->ranks; i++)
         printf("rank %d did %d of %d jobs\n", i, shares->jobs[i], JOBS);
