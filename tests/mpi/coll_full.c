@@ -9,7 +9,8 @@
 
 #include <troupe/tensor.h>
 
-enum { PROMPT_MS = 5000, OUTCOME = 7, MAILBOX = 64 };
+/* Who waits for room in a mailbox does so for longer than is prompt. */
+enum { PROMPT_MS = 20000, SEND_MS = 40000, OUTCOME = 7, MAILBOX = 64 };
 
 #define sink_messages(TELL, ASK)                                             \
     TELL(sink, done, (int64_t what;))                                        \
@@ -95,6 +96,7 @@ int main(void)
 
     troupe_options_init(&options);
     options.mailbox_len_max = MAILBOX;
+    options.send_timeout_ms = SEND_MS;
     troupe = test_start(&size, &options);
     MUST(sink_spawn(troupe, "sink", NULL, &sink));
     MPI_Barrier(MPI_COMM_WORLD);

@@ -13,7 +13,8 @@
 
 enum {
     LATE_MS = 1000,
-    PART = 3, /* of which at most one is run; much less when not sanitized */
+    PART = 2, /* of which at most one is run; much less when not sanitized */
+    TRIES = 5, /* who came late itself has not waited */
     FLOATS = 300000,
     AHEAD_LEN = 200, /* calls of a root, started before any is waited for */
     AHEAD_FLOATS = 1 << 16,
@@ -42,7 +43,8 @@ static void be_late(void)
         nanosleep(&ts, NULL);
 }
 
-static void wait_for_one(size_t count)
+/* True: it waited long enough to judge by, and ran for a small part of that. */
+static int has_waited(size_t count)
 {
     double waited_ms, ran_ms;
 
@@ -56,12 +58,24 @@ static void wait_for_one(size_t count)
     ran_ms = cpu_ms() - ran_ms;
     printf("rank %d: %zu floats: ran %.0f of %.0f ms\n", test_rank, count,
            ran_ms, waited_ms);
-    CHECK(ran_ms < waited_ms / PART);
     for (size_t i = 0; i < count; i++)
         if (out[i] != (float)(size * (size + 1) / 2)) {
             CHECK_EQ((long long)out[i], size * (size + 1) / 2);
             break;
         }
+    return waited_ms > LATE_MS / 2 && ran_ms < waited_ms / PART;
+}
+
+/* Each in one of the tries. */
+static void wait_for_one(size_t count)
+{
+    int has = 0, all = 0;
+
+    for (int i = 0; i < TRIES && !all; i++) {
+        has |= has_waited(count);
+        MPI_Allreduce(&has, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    }
+    CHECK(has);
 }
 
 /* The first rank begins with all calls; what reaches the last one before it

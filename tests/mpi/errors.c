@@ -25,7 +25,7 @@ struct odd {
     int64_t count;
 };
 
-static atomic_int released;
+static atomic_int blocked, released;
 
 static int on_put(troupe_self_t *self, struct odd *o, const odd_put_t *m)
 {
@@ -71,6 +71,7 @@ static int on_block(troupe_self_t *self, struct odd *o, const odd_block_t *m)
     double end = test_now_ms() + TEST_SOON_MS;
 
     (void)self, (void)o, (void)m;
+    atomic_store(&blocked, 1);
     while (!atomic_load(&released) && test_now_ms() < end)
         usleep(1000);
     return atomic_load(&released) ? 0 : TROUPE_ETIMEDOUT;
@@ -238,6 +239,9 @@ static void check_full(troupe_t *troupe, odd_ref_t small)
 
     MUST(teller_spawn(troupe, NULL, NULL, &teller));
     MUST(odd_block(troupe, small, (odd_block_t){}));
+    /* It is no more in the mailbox, where its place would be free again. */
+    MPI_Send(NULL, 0, MPI_BYTE, 1, 1, MPI_COMM_WORLD);
+    MPI_Recv(NULL, 0, MPI_BYTE, 1, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
     MUST(teller_tell(troupe, teller, (teller_tell_t){ small, PUTS }));
     /* Refusals come back while that rank's worker is stuck. */
     do
@@ -278,6 +282,16 @@ static void try_all(troupe_t *troupe, int size)
     CHECK_EQ(result.count, 1);
 }
 
+/* On rank 1. */
+static void await_blocked(void)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+
+    while (!atomic_load(&blocked) && test_now_ms() < end)
+        usleep(1000);
+    CHECK(atomic_load(&blocked));
+}
+
 int main(void)
 {
     troupe_options_t options;
@@ -298,6 +312,9 @@ int main(void)
         MUST(odd_spawn(troupe, "crashes", NULL, &odd));
         MUST(odd_spawn(troupe, "stops", NULL, &odd));
         MUST(odd_spawn_with(troupe, &small, NULL, &odd));
+        MPI_Recv(NULL, 0, MPI_BYTE, 0, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        await_blocked();
+        MPI_Send(NULL, 0, MPI_BYTE, 0, 1, MPI_COMM_WORLD);
         MPI_Recv(NULL, 0, MPI_BYTE, 0, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         atomic_store(&released, 1);
     } else if (test_rank == 0) {
