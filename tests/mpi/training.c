@@ -35,6 +35,8 @@ static troupe_training_options_t options_of(uint64_t epochs)
     options.epochs = epochs;
     options.seed = 5;
     options.last_batch = TROUPE_LAST_SHORT;
+    /* By default a member that stands still for 5 s ends the step. */
+    options.step_timeout_ms = TEST_SOON_MS;
     return options;
 }
 
@@ -379,6 +381,7 @@ static void test_straggler(troupe_t *troupe)
         seen |= sees_straggler(training);
     }
     CHECK(seen);
+    MPI_Barrier(MPI_COMM_WORLD); /* nobody leaves while another commits */
     troupe_training_close(&training, 0);
 }
 
@@ -398,6 +401,7 @@ static void test_mismatch(troupe_t *troupe)
         rc = troupe_step_commit(&step);
     }
     CHECK_EQ(rc, size > 1 ? TROUPE_EMISMATCH : TROUPE_COMMITTED);
+    MPI_Barrier(MPI_COMM_WORLD); /* who leaves tells the others something else */
     troupe_training_close(&training, 0);
 }
 
@@ -455,6 +459,7 @@ static void test_other_state(troupe_t *troupe)
     CHECK_EQ(rc, size > 1 ? TROUPE_EMISMATCH : 0);
     if (rc == 0)
         CHECK_EQ(troupe_step_commit(&step), TROUPE_COMMITTED);
+    MPI_Barrier(MPI_COMM_WORLD); /* nobody leaves while another begins */
     troupe_training_close(&training, 0);
 }
 
@@ -490,6 +495,7 @@ static void test_paused(troupe_t *troupe)
 
     options.group.size_min = (uint32_t)size;
     options.pause_timeout_ms = 100;
+    options.step_timeout_ms = 0; /* is no longer than that */
     MUST(troupe_training_open(troupe, "paused", &options, &training));
     MUST(troupe_step_begin(training, &step));
     MPI_Barrier(MPI_COMM_WORLD); /* nobody leaves while another begins */
