@@ -44,6 +44,7 @@
 #define LINGER_S 60
 #define START_NS (10000 * TRI_NS_PER_MS)
 #define KILL_NS (2000 * TRI_NS_PER_MS)
+#define PAUSE_NS (1000 * TRI_NS_PER_MS) /* a look that is so late */
 #define JOINERS_MAX 256u /* at a time */
 #define MPIRUN_ARGS 24u
 
@@ -65,6 +66,7 @@ struct run {
     bool is_draining;
     bool was_ended;     /* by us */
     uint64_t end_ns;    /* when to go one step further; NEVER: not by time */
+    uint64_t looked_ns; /* the last look */
     const char *overdue; /* what does not end by itself, in LINGERING */
 };
 
@@ -365,11 +367,22 @@ static const char *overdue(const struct run *run, uint64_t *limit_ns_p)
     return all_ended(run, true) ? "a process behind its troupe_stop" : NULL;
 }
 
+/* While this process stood still the others did, too, as far as it knows. */
+static void forgive_pause(struct run *run, uint64_t now_ns)
+{
+    uint64_t away_ns = now_ns - run->looked_ns;
+
+    if (away_ns > PAUSE_NS && run->end_ns != TRI_NS_NEVER)
+        run->end_ns += away_ns;
+    run->looked_ns = now_ns;
+}
+
 static void look_at_end(struct run *run)
 {
     uint64_t now_ns = tri_now_ns(), limit_ns;
     const char *what = overdue(run, &limit_ns);
 
+    forgive_pause(run, now_ns);
     if (!run->is_draining && !run->was_ended && what != run->overdue) {
         run->overdue = what;
         run->end_ns = what != NULL ? now_ns + limit_ns : TRI_NS_NEVER;
@@ -404,6 +417,7 @@ static void loop(struct run *run, int fd)
 {
     struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 
+    run->looked_ns = tri_now_ns();
     while (run->pid != 0 || run->joiners_left > 0 ||
            any_runs(run, true)) {
         poll(&poll_fd, 1, LOOK_MS);
