@@ -20,6 +20,7 @@
  *   step_join seed|other|spare|pause|block|late|idle
  */
 #include <pthread.h>
+#include <sys/wait.h>
 
 #include "../../src/group/view.h"
 #include "puppet.h"
@@ -205,21 +206,39 @@ static void with_pause(struct steps *steps, const troupe_step_t *step)
         kill(getpid(), SIGKILL);
 }
 
+static int pauses, resumptions;
+
+static void look_at_events(const struct steps *steps)
+{
+    troupe_training_event_t event;
+
+    while (troupe_training_events_take(steps->training, &event, 1) > 0) {
+        pauses += event.what == TROUPE_TRAINING_PAUSED;
+        resumptions += event.what == TROUPE_TRAINING_RESUMED;
+    }
+}
+
 /* Begin has said that it has waited for long enough. */
 static int go_on_when_enough(struct steps *steps, int rc)
 {
     double end = test_now_ms() + TEST_SOON_MS;
 
     CHECK_EQ(rc, TROUPE_EPAUSED);
-    /* It says so also while the others agree for longer than that. */
-    while (steps_events(steps, TROUPE_TRAINING_PAUSED) == 0 &&
-           rc == TROUPE_EPAUSED && test_now_ms() < end)
+    look_at_events(steps);
+    /* It says so also while the others agree for longer than that; and the
+     * joiner may come before it has said so again. */
+    while (pauses == 0 && rc == TROUPE_EPAUSED && test_now_ms() < end) {
         rc = steps_run(steps);
+        look_at_events(steps);
+    }
+    CHECK(pauses > 0);
     if (test_rank == 0)
         start_joiner(steps, JOINER_ROW, steps->ballast);
+    end = test_now_ms() + TEST_SOON_MS;
     while (rc == TROUPE_EPAUSED && test_now_ms() < end)
         rc = steps_run(steps);
-    CHECK(steps_events(steps, TROUPE_TRAINING_RESUMED) > 0);
+    look_at_events(steps);
+    CHECK(resumptions > 0);
     CHECK_EQ(last_stats.losses, 1);
     CHECK_EQ(last_stats.joins, size + 1);
     return rc;
@@ -283,6 +302,19 @@ static void await_result(struct steps *steps, int row, int wanted)
     while (atomic_load(&ledger->results[row]) == 0 && test_now_ms() < end)
         troupe_serve(steps->troupe, 1);
     CHECK_EQ(atomic_load(&ledger->results[row]), wanted);
+}
+
+/* They say how it ended before they stop. */
+static void await_joiners(void)
+{
+    for (int row = JOINER_ROW; row < ROWS_MAX; row++) {
+        pid_t pid = atomic_load(&ledger->pids[row]);
+        int status = 0;
+
+        if (pid > 0)
+            CHECK_EQ(waitpid(pid, &status, 0), pid);
+        CHECK_EQ(status, 0);
+    }
 }
 
 static void start(struct steps *steps)
@@ -387,5 +419,7 @@ int main(int argc, char **argv)
         unlink(key_file);
     }
     CHECK_EQ(troupe_stop(&steps.troupe), 0);
+    if (test_rank == 0)
+        await_joiners();
     leave();
 }

@@ -24,7 +24,7 @@ enum {
     STEPS_MAX = 4096,
     EPOCH_STEPS = 28,
     ROWS_MAX = 24, /* members: ranks, and who joins */
-    CLOSE_MS = 10000,
+    CLOSE_MS = TEST_SOON_MS,
     PATH_BYTES = 64,
 };
 
@@ -150,6 +150,8 @@ static inline void steps_open(struct steps *steps, const char *name)
     options.group.reproducible = steps->reproducible;
     if (steps->pause_ms != 0)
         options.pause_timeout_ms = steps->pause_ms;
+    else /* a step may wait until a process has started */
+        options.step_timeout_ms = 2 * TEST_SOON_MS;
     steps->used = calloc(SAMPLES, sizeof(*steps->used));
     MUST(troupe_training_open(steps->troupe, name, &options,
                               &steps->training));
