@@ -17,7 +17,7 @@ enum {
 
 #define desk_messages(TELL, ASK)                                              \
     ASK(desk, pid, (), (int32_t pid;))                                        \
-    TELL(desk, watch, ())                                                     \
+    ASK(desk, watch, (), (int32_t unused;))                                   \
     ASK(desk, ready, (), (int32_t unused;))                                   \
     ASK(desk, done, (), (int32_t unused;))
 TROUPE_PROTOCOL(desk)
@@ -36,8 +36,10 @@ static int on_pid(troupe_self_t *self, struct desk *d, const desk_pid_t *m)
 
 static int on_watch(troupe_self_t *self, struct desk *d, const desk_watch_t *m)
 {
+    int rc = troupe_names_watch(self, "victim/", NULL);
+
     (void)d, (void)m;
-    return troupe_names_watch(self, "victim/", NULL);
+    return rc != 0 ? rc : desk_watch_reply(self, (desk_watch_result_t){ 0 });
 }
 
 static int on_ready(troupe_self_t *self, struct desk *d, const desk_ready_t *m)
@@ -173,7 +175,7 @@ int main(void)
                           TEST_SOON_MS, &desks[i]));
     if (test_rank == VICTIM)
         be_victim(troupe);
-    MUST(desk_watch(troupe, mine, (desk_watch_t){}));
+    MUST(desk_watch(troupe, mine, (desk_watch_t){}, TEST_SOON_MS, NULL));
     await_count(troupe, "victim/", NAMES);
     CHECK_EQ(desk_spawn_with(troupe, &unique, NULL, &ref), TROUPE_EEXIST);
     MUST(desk_ready(troupe, desks[0], (desk_ready_t){}, TEST_SOON_MS, NULL));

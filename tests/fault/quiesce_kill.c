@@ -65,8 +65,12 @@ static int have_expired(void *arg)
 static void quiesce_over_a_death(troupe_t *troupe, const peer_ref_t *peers)
 {
     for (int i = 0; i < TELLS; i++)
-        for (int j = 0; j < RANKS; j++)
-            MUST(peer_nothing(troupe, peers[j], (peer_nothing_t){}));
+        for (int j = 0; j < RANKS; j++) {
+            int rc = peer_nothing(troupe, peers[j], (peer_nothing_t){});
+
+            if (j != VICTIM || rc != TROUPE_ENODE) /* it may be dead already */
+                MUST(rc);
+        }
     if (test_rank == LATE) {
         MUST(peer_die(troupe, peers[VICTIM], (peer_die_t){}));
         MUST(troupe_serve_until(troupe, is_dead, troupe, TEST_SOON_MS));
@@ -126,6 +130,6 @@ int main(void)
     check_report(troupe, peers);
     begin = test_now_ms();
     CHECK_EQ(troupe_stop(&troupe), 0);
-    CHECK(test_now_ms() - begin < 4000);
+    CHECK(test_now_ms() - begin < TEST_SOON_MS); /* stop waits for 60 s */
     leave();
 }

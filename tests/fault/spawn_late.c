@@ -4,6 +4,7 @@
  * up, and what it creates when it goes on is stopped again. Then it is killed:
  * who asks it for an actor is told TROUPE_ENODE.
  */
+#include <dirent.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -48,6 +49,46 @@ static void on_end(troupe_self_t *self, struct post *p, int reason)
 TROUPE_ACTOR_AS(child, post, struct post, .on_start = on_birth,
                 .on_stop = on_end)
 
+/* Each thread of it: one may run on for a moment on another core. */
+static int is_stopped(int pid)
+{
+    char path[64], line[512];
+    struct dirent *entry;
+    int running = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    dir = opendir(path);
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        const char *state = NULL;
+        FILE *file;
+
+        if (entry->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof(path), "/proc/%d/task/%.16s/stat", pid,
+                 entry->d_name);
+        file = fopen(path, "r");
+        if (file != NULL && fgets(line, sizeof(line), file) != NULL)
+            state = strrchr(line, ')');
+        running += state == NULL || state[2] != 'T';
+        if (file != NULL)
+            fclose(file);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return dir != NULL && running == 0;
+}
+
+static void stop(int pid)
+{
+    double end = test_now_ms() + TEST_SOON_MS;
+
+    CHECK_EQ(kill(pid, SIGSTOP), 0);
+    while (!is_stopped(pid) && test_now_ms() < end)
+        usleep(100);
+    CHECK(is_stopped(pid));
+}
+
 static void check_late(troupe_t *troupe, post_ref_t victim)
 {
     double end = test_now_ms() + TEST_SOON_MS;
@@ -57,7 +98,7 @@ static void check_late(troupe_t *troupe, post_ref_t victim)
     MUST(child_spawn_on(troupe, victim.ref.node, NULL, NULL, TEST_SOON_MS,
                         &ref));
     MUST(post_who(troupe, victim, (post_who_t){}, TEST_SOON_MS, &who));
-    CHECK_EQ(kill(who.pid, SIGSTOP), 0);
+    stop(who.pid);
     for (int i = 0; i < SPAWNS; i++)
         CHECK_EQ(child_spawn_on(troupe, victim.ref.node, NULL, NULL, SHORT_MS,
                                 &ref),

@@ -20,6 +20,7 @@ struct board {
     _Atomic int paused; /* that do not */
     _Atomic int healed;
     _Atomic int ended;
+    _Atomic int checked; /* by who goes on: until then none leaves */
     _Atomic uint64_t digest;
 };
 
@@ -30,6 +31,14 @@ static int size, kept; /* ranks, and those of the side that goes on */
 static void await(_Atomic int *counter, int wanted)
 {
     board_await(troupe, counter, wanted, EXCLUSION_MS);
+}
+
+/* The group may hear of it before the list of members. */
+static void await_exclusion(void)
+{
+    for (int i = 0; i < EXCLUSION_MS && !troupe_is_excluded(troupe); i++)
+        (void)troupe_serve(troupe, 1);
+    CHECK_EQ(troupe_is_excluded(troupe), 1);
 }
 
 static int is_changing(void *group)
@@ -62,6 +71,8 @@ static void go_on(troupe_group_t *group)
     if (!atomic_compare_exchange_strong(&board->digest, &none, view.digest))
         CHECK(none == view.digest);
     CHECK_EQ(troupe_is_excluded(troupe), 0);
+    atomic_fetch_add(&board->checked, 1);
+    await(&board->checked, kept);
 }
 
 static void be_left(troupe_group_t *group)
@@ -85,7 +96,7 @@ static void be_left(troupe_group_t *group)
         rc = troupe_group_update(group, 0, EXCLUSION_MS, &view);
     while (rc == TROUPE_EPAUSED && test_failures == 0);
     CHECK_EQ(rc, TROUPE_EEXCLUDED);
-    CHECK_EQ(troupe_is_excluded(troupe), 1);
+    await_exclusion();
     troupe_group_view(group, &view);
     CHECK_EQ((long long)view.epoch, 1);
     atomic_fetch_add(&board->ended, 1);
