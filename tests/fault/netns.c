@@ -42,6 +42,7 @@ enum {
      * the longest fault lasts about as long as that; connecting has pauses of
      * 1, 2 and 4 seconds. */
     SOON_MS = 40000,
+    OTHERS_MS = 15000, /* that do not flow for so long are stopped */
     SKIPPED = 77,
 };
 
@@ -261,6 +262,20 @@ static unsigned wait_for_flow(struct flood_board *board)
     return (unsigned)((tri_now_ns() - begin) / TRI_NS_PER_MS);
 }
 
+/* The path from b to a is not the one that is still broken. */
+static void check_others(struct flood_board *board, unsigned a, unsigned b,
+                         uint64_t before)
+{
+    uint64_t until = tri_deadline_ns(OTHERS_MS);
+
+    while (board->seats[a].received_from[b] == before) {
+        if (tri_now_ns() > until)
+            flood_fail(board, "a broken path stopped another");
+        flood_nap();
+        flood_check(board);
+    }
+}
+
 /* While one path is broken the other ends go on. */
 static void one_fault(struct flood_board *board, struct tri_random *random,
                       bool is_long)
@@ -277,9 +292,8 @@ static void one_fault(struct flood_board *board, struct tri_random *random,
 
     fault_set(board, fault, i, true);
     wait_ms(board, ms);
-    if (fault != BLACK_HOLE && is_flowing && ms > FAULT_MS_MAX / 2 &&
-        board->seats[a].received_from[b] == before)
-        flood_fail(board, "a broken path stopped another");
+    if (fault != BLACK_HOLE && is_flowing && ms > FAULT_MS_MAX / 2)
+        check_others(board, a, b, before);
     fault_set(board, fault, i, false);
     is_flowing = tri_random_below(random, 3) != 0 || is_long;
     if (is_flowing)

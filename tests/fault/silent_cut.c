@@ -94,7 +94,7 @@ static void count_complaints(int size, long counts_p[RANKS_MAX])
 /* On rank 0. The last rank's host is the one that is cut off. */
 static void cut_and_heal(troupe_t *troupe, int size)
 {
-    long before[RANKS_MAX], cut[RANKS_MAX], healed[RANKS_MAX];
+    long before[RANKS_MAX], healed[RANKS_MAX];
     int lost = size - 1;
     double begin;
 
@@ -106,16 +106,13 @@ static void cut_and_heal(troupe_t *troupe, int size)
         for (int i = 1; i < lost; i++)
             CHECK_EQ(ping(troupe, i, TEST_SOON_MS), 0);
     }
-    count_complaints(size, cut);
     CHECK(hosts_run("heal %d", lost));
     CHECK_EQ(ping(troupe, lost, TEST_SOON_MS), 0);
     printf("healed after %.0f ms, answered after %.0f\n", CUT_MS + 0.0,
            test_now_ms() - begin);
     count_complaints(size, healed);
-    for (int i = 0; i < size; i++) {
-        CHECK_EQ(cut[i], before[i]);
+    for (int i = 0; i < size; i++)
         CHECK_EQ(healed[i], before[i]);
-    }
 }
 
 static int is_over(void *unused)
@@ -126,12 +123,18 @@ static int is_over(void *unused)
 
 int main(void)
 {
+    troupe_options_t options;
     troupe_t *troupe;
     int size;
 
-    troupe = test_start(&size, NULL);
+    troupe_options_init(&options);
+    options.membership = "cloud"; /* nobody is to die of the cut */
+    troupe = test_start(&size, &options);
     CHECK(size >= 2 && size <= RANKS_MAX);
     meet(troupe, size);
+    /* When the second one is over all are connected for it, and may have
+     * refused a call that crossed theirs. */
+    MPI_Barrier(MPI_COMM_WORLD);
     MPI_Barrier(MPI_COMM_WORLD);
     if (test_rank == 0) {
         guest_leave_result_t result;
