@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -26,6 +27,9 @@ enum {
     KEYS_MAX = 4,
     PATIENCE_MS = 60000,
     PUPPET_FD = 3,
+    PORT_FIRST = 16384,
+    PORTS = 16384,
+    PORT_TRIES = 1000,
 };
 
 #define PUPPET_ARGUMENT "--puppet"
@@ -552,17 +556,26 @@ void puppet_fail(const char *format, ...)
     exit(EXIT_FAILURE);
 }
 
+/* Not one of those that the kernel gives to who asks for any, from 32768 on:
+ * another one could have it before it is bound here. */
 unsigned puppet_free_port(void)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    for (int i = 0; i < PORT_TRIES; i++) {
+        struct sockaddr_in address = { .sin_family = AF_INET };
+        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        uint16_t port;
+        bool is_free;
 
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0)
-        puppet_fail("a free port");
-    close(fd);
-    return ntohs(address.sin_port);
+        if (fd < 0 || getrandom(&port, sizeof(port), 0) != sizeof(port))
+            puppet_fail("a free port: %s", strerror(errno));
+        port = (uint16_t)(PORT_FIRST + port % PORTS);
+        address.sin_port = htons(port);
+        is_free = bind(fd, (void *)&address, sizeof(address)) == 0;
+        close(fd);
+        if (is_free)
+            return port;
+    }
+    puppet_fail("a free port");
 }
 
 const char *puppet_key_file(unsigned number)

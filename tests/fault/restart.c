@@ -18,13 +18,17 @@
 #include <unistd.h>
 
 #include "../lib/proxy.h"
+#include "base/random.h"
 #include "flood.h"
 
 enum {
     PEER = 0,
     LIVES = 4, /* seats 1 to LIVES */
     FLOW_RECORDS = 2000,
-    SOON_MS = 20000,
+    SOON_MS = 30000,
+    PORT_FIRST = 16384,
+    PORTS = 16384,
+    PORT_TRIES = 1000,
 };
 
 /* Before the peer, before the lives. NULL: the lives have one port. */
@@ -38,21 +42,28 @@ static void turn(void)
         flood_nap();
 }
 
-/* A port that nobody has. */
+/* A port that nobody has, nor gets between two lives: from 32768 on the kernel
+ * gives them to who asks for any, or connects. */
 static uint16_t port_free(void)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr = { htonl(INADDR_LOOPBACK) } };
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct tri_random random;
 
-    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) != 0 ||
-        getsockname(fd, (void *)&address, &len) != 0) {
-        perror("a free port");
-        exit(EXIT_FAILURE);
+    tri_random_init(&random, tri_mix64(tri_now_ns()));
+    for (int i = 0; i < PORT_TRIES; i++) {
+        uint16_t port =
+            (uint16_t)(PORT_FIRST + tri_random_below(&random, PORTS));
+        struct sockaddr_in address = { .sin_family = AF_INET,
+                                       .sin_addr = { htonl(INADDR_LOOPBACK) },
+                                       .sin_port = htons(port) };
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        bool is_free = bind(fd, (void *)&address, sizeof(address)) == 0;
+
+        close(fd);
+        if (is_free)
+            return port;
     }
-    close(fd);
-    return ntohs(address.sin_port);
+    fprintf(stderr, "no free port\n");
+    exit(EXIT_FAILURE);
 }
 
 static uint16_t port_of(const struct tri_address *address)
