@@ -23,6 +23,7 @@ struct tri_contact {
     int pidfd;             /* -1: none */
     uint32_t pid;          /* of the process that pidfd is of */
     bool own_job;          /* a rank of our job */
+    bool ended;            /* its process has, which is yet to be acted on */
     bool over;             /* dead, or left, or there is no room for it */
 };
 

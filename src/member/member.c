@@ -3,9 +3,10 @@
 /*
  * The membership driver's middle: what goes into the core, what comes out of
  * it, and when. A round of the control thread, in this order: processes that
- * ended; all datagrams that are there; what other threads said; then, and only
- * if no datagram is left, the core's timers, so that an answer that lies in
- * the socket is never taken for silence.
+ * ended are marked; all datagrams that are there; what other threads said;
+ * then, and only if no datagram is left, the marked ones' deaths and the core's
+ * timers, so that an answer that lies in the socket is never taken for silence,
+ * and who left and ended meanwhile not for dead.
  */
 
 #include "member/member_internal.h"
@@ -457,7 +458,7 @@ void tri_member_kick(struct tri_member *member)
 }
 
 /* Whom the link ended without being told to. */
-static void find_dead_peers(struct tri_member *member, uint64_t now_ns)
+static void mark_dead_peers(struct tri_member *member)
 {
     struct tri_contact *contact;
     uint32_t i = 0;
@@ -465,7 +466,25 @@ static void find_dead_peers(struct tri_member *member, uint64_t now_ns)
     while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL)
         if (!contact->over && contact->peer != NULL &&
             tri_peer_is_dead(contact->peer))
+            contact->ended = member->ends = true;
+}
+
+/* All that they said before was read. */
+static void bury(struct tri_member *member, uint64_t now_ns)
+{
+    struct tri_contact *contact;
+    uint32_t i = 0;
+
+    if (!member->ends)
+        return;
+    member->ends = false;
+    while ((contact = tri_contacts_next(&member->contacts, &i)) != NULL) {
+        if (!contact->ended)
+            continue;
+        contact->ended = false;
+        if (!contact->over)
             tri_member_evidence(member, contact->node, TRI_SWIM_PROOF, now_ns);
+    }
 }
 
 static void take_suspects(struct tri_member *member, uint64_t now_ns)
@@ -575,16 +594,17 @@ static uint64_t run(struct tri_runtime *runtime, uint64_t now_ns, bool ready)
     uint64_t due_ns = TRI_NS_NEVER;
 
     if (ready)
-        member->more |= tri_member_look(member, now_ns);
-    if (member->more)
-        member->more = tri_member_receive(member, now_ns);
-    take_orders(member, now_ns);
+        member->more |= tri_member_look(member);
     if (atomic_load_explicit(&member->orders.died, memory_order_relaxed) &&
         atomic_exchange(&member->orders.died, 0))
-        find_dead_peers(member, now_ns);
+        mark_dead_peers(member);
+    if (member->more || (member->ends && member->socket.own.family != 0))
+        member->more = tri_member_receive(member, now_ns);
+    take_orders(member, now_ns);
     if (!member->more ||
         ++member->rounds_without_tick >= ROUNDS_WITHOUT_TICK_MAX) {
         member->rounds_without_tick = 0;
+        bury(member, now_ns);
         tick(member, now_ns);
     }
     run_clients(member, now_ns);
@@ -594,7 +614,7 @@ static uint64_t run(struct tri_runtime *runtime, uint64_t now_ns, bool ready)
     if (!member->excluded)
         due_ns = tri_min(due_ns, tri_swim_due_ns(member->swim));
     due_ns = tri_min(due_ns, member->clients_due_ns);
-    return member->more ? now_ns : due_ns;
+    return member->more || atomic_load(&member->orders.died) ? now_ns : due_ns;
 }
 
 /* --- for the layers above ------------------------------------------------- */

@@ -111,6 +111,7 @@ struct tri_member {
 
     bool excluded;
     bool more; /* datagrams are left in the socket */
+    bool ends; /* contacts are marked as ended */
     uint32_t rounds_without_tick;
     uint64_t heard_ns; /* when life was looked for in the link */
     uint64_t reap_ns;
@@ -195,8 +196,8 @@ bool tri_member_watch(struct tri_member *member, struct tri_contact *contact,
                       const struct tri_member_card *card);
 void tri_member_unwatch(struct tri_member *member, struct tri_contact *contact);
 
-/* Looks which processes have ended. True: the socket is readable. */
-bool tri_member_look(struct tri_member *member, uint64_t now_ns);
+/* Marks contacts whose processes have ended. True: the socket is readable. */
+bool tri_member_look(struct tri_member *member);
 
 /* Whether a node of this host cannot answer for want of a core. context: the
  * struct tri_member. */

@@ -69,7 +69,7 @@ bool tri_member_is_starved(void *context, uint64_t node)
            (state == TRI_PROCESS_SLEEPS && poll(&socket, 1, 0) > 0);
 }
 
-bool tri_member_look(struct tri_member *member, uint64_t now_ns)
+bool tri_member_look(struct tri_member *member)
 {
     struct epoll_event ends[ENDS_LEN];
     bool readable = false;
@@ -88,8 +88,7 @@ bool tri_member_look(struct tri_member *member, uint64_t now_ns)
             if (contact == NULL)
                 continue;
             tri_member_unwatch(member, contact);
-            tri_member_evidence(member, ends[i].data.u64, TRI_SWIM_PROOF,
-                                now_ns);
+            contact->ended = member->ends = true;
         }
     } while (len == ENDS_LEN);
     return readable;

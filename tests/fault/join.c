@@ -78,6 +78,26 @@ static void join_and_leave(void)
     stop(&seed);
 }
 
+/* Who comes to itself finds the word of leaving and the end of the process at
+ * the same time. */
+static void left_meanwhile(void)
+{
+    struct puppet seed, joiner;
+    unsigned port;
+
+    say_test("who leaves while another stands still has not died");
+    port = start_seed(&seed, "");
+    start_joiner(&joiner, port, "");
+    puppet_must(&seed, "ok", "alive 2 %d", SOON_MS);
+    puppet_kill(&seed, SIGSTOP);
+    puppet_must(&joiner, "ok", "stop");
+    puppet_end(&joiner);
+    puppet_kill(&seed, SIGCONT);
+    puppet_must(&seed, "ok", "state %016lx left %d", joiner.node, SOON_MS);
+    puppet_must(&seed, "ok", "never_dead");
+    stop(&seed);
+}
+
 /* The next life of a process, at once. */
 static void killed_and_back(void)
 {
@@ -784,7 +804,7 @@ int main(int argc, char **argv)
         seeds,          seed_later,      refused,       no_key,
         strangers,      other_version,   pauses,        excluded,
         full,           no_room,         other_strict,  two_clusters,
-        repeated,       suspected,
+        repeated,       suspected,       left_meanwhile,
     };
     int only = argc > 1 ? atoi(argv[1]) : -1;
 
