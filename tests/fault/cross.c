@@ -37,14 +37,18 @@ static unsigned one_start(struct flood_board *board)
     for (unsigned i = 0; i < ENDS; i++)
         flood_start(board, i, &options);
     FLOOD_WAIT(board, flood_nap(), flood_all_open(board), FLOOD_SOON_MS);
+    /* Before anybody begins: who calls an end that has no address of it yet is
+     * a stranger there. */
+    for (unsigned i = 0; i < ENDS; i++)
+        for (unsigned k = 0; k < ENDS; k++)
+            if (i != k)
+                board->addresses[i][k] = board->seats[k].address;
     begin_ns = tri_deadline_ns(BEGIN_MS);
     atomic_store(&board->begin_ns, begin_ns);
     for (unsigned i = 0; i < ENDS; i++)
         for (unsigned k = 0; k < ENDS; k++)
-            if (i != k) {
-                board->addresses[i][k] = board->seats[k].address;
+            if (i != k)
                 atomic_store(&board->ways[i][k], FLOOD_WAY_BURST);
-            }
     FLOOD_WAIT(board, flood_nap(), all_there(board), SOON_MS);
     for (unsigned i = 0; i < ENDS; i++)
         if (board->seats[i].garbage != 0 || board->seats[i].strangers != 0)

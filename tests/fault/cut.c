@@ -48,16 +48,19 @@ static void turn_for(struct flood_board *board, unsigned ms)
 /* Each end is reached through its proxy alone. */
 static void connect_through_proxies(struct flood_board *board)
 {
-    flood_connect(board, 0, 1);
     for (unsigned i = 0; i < ENDS; i++) {
         struct tri_address *address = &board->addresses[1 - i][i];
         struct sockaddr_in in;
 
+        *address = board->seats[i].address;
         flood_address_get(address, &in);
         proxies[i] = proxy_create(ntohs(in.sin_port));
         in.sin_port = htons(proxy_port(proxies[i]));
         flood_address_set(address, &in);
     }
+    /* Not before: they begin at once, with the addresses there are. */
+    for (unsigned i = 0; i < ENDS; i++)
+        atomic_store(&board->ways[1 - i][i], FLOOD_WAY_OPEN);
 }
 
 /* Both ends receive. Returns after how many milliseconds. */
