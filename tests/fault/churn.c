@@ -554,8 +554,9 @@ int main(int argc, char **argv)
     }
     next_ms = puppet_now_ms();
     for (int i = 0; i < rounds; i++) {
+        /* After the last one there are steps for a round that takes long. */
         atomic_store(&board->gate,
-                     board->steps * ((uint64_t)i + 1) / ((uint64_t)rounds + 1));
+                     board->steps * ((uint64_t)i + 1) / ((uint64_t)rounds + 2));
         run_round(i, rounds);
         changes += i % TWO_EVERY == TWO_EVERY - 1 ? 4 : 2;
         next_ms += period_ms;

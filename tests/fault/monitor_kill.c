@@ -160,7 +160,9 @@ static void check_late(troupe_t *troupe, eye_ref_t mine, eye_ref_t victim)
     check_tie(troupe, mine, victim);
     do
         MUST(eye_seen(troupe, mine, (eye_seen_t){}, TEST_SOON_MS, &seen));
-    while (seen.links < 2 && test_now_ms() < end);
+    while ((seen.actors < 2 * WATCHES || seen.nodes < 2 || seen.links < 2 ||
+            used(troupe) > 0) &&
+           test_now_ms() < end);
     CHECK_EQ(seen.actors, 2 * WATCHES);
     CHECK_EQ(seen.nodes, 2);
     CHECK_EQ(seen.links, 2);
