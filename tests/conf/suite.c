@@ -131,19 +131,14 @@ static void test_stranger_is_refused(void **state)
     conf_close_pair(&a, &b);
 }
 
-/* Whom membership does not know yet is not lost: its first messages come when
- * it is known, soon and once each. */
-static void test_stranger_becomes_known(void **state)
+/* How long it took until all had come, from the moment it was known. */
+static uint64_t become_known_ms(void **state)
 {
-    const uint64_t unknown_ms = 150, soon_ms = 2000;
+    const uint64_t unknown_ms = 150;
     struct conf_end a, b;
-    uint64_t known_ms;
+    uint64_t known_ms, took_ms;
 
     conf_open_pair(state, &a, &b);
-    if (!a.under_test->learns) {
-        conf_close_pair(&a, &b);
-        skip();
-    }
     b.knows_nobody = true;
     conf_end_connect(&a, &b);
     for (unsigned i = 0; i < 10; i++)
@@ -156,12 +151,27 @@ static void test_stranger_becomes_known(void **state)
     b.knows_nobody = false;
     known_ms = conf_now_ms();
     conf_wait(&a, &b, b.received == 10 * TRI_LANES);
-    if (!a.under_test->step) /* else the time that passes is not ours */
-        assert_in_range(conf_now_ms() - known_ms, 0, soon_ms);
+    took_ms = conf_now_ms() - known_ms;
     assert_int_equal(a.hints + a.proofs, 0);
     assert_int_equal(conf_end_send(&a, 10), 0);
     conf_wait(&a, &b, b.received == 10 * TRI_LANES + 1);
     conf_close_pair(&a, &b);
+    return took_ms;
+}
+
+/* Whom membership does not know yet is not lost: its first messages come when
+ * it is known, soon and once each. */
+static void test_stranger_becomes_known(void **state)
+{
+    const struct conf_transport *transport = *state;
+    const uint64_t soon_ms = 2000;
+    unsigned tries = 3; /* the machine may stall, but not each time */
+
+    if (!transport->learns)
+        skip();
+    /* With steps the time that passes is not ours. */
+    while (become_known_ms(state) > soon_ms && !transport->step)
+        assert_true(--tries > 0);
 }
 
 /* It goes while it still refuses us: that is known, and not waited for. */
@@ -373,7 +383,10 @@ static void test_close_leaves_nothing(void **state)
     list_files(&before, NULL, NULL);
     for (int i = 0; i < 8; i++)
         close_with_everything_open(state);
+    end_ms = conf_now_ms() + CONF_TIMEOUT_MS;
     /* Sockets may linger in a library's hands for a while: not eight. */
+    while (count_entries("/proc/self/fd") > fds + 7 && conf_now_ms() < end_ms)
+        sched_yield();
     assert_in_range(count_entries("/proc/self/fd"), 0, fds + 7);
     /* Files that are new may be others', and then vanish with them. */
     list_files(&made, NULL, &before);

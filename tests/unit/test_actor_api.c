@@ -608,10 +608,10 @@ static void test_names(void **state)
     assert_int_equal(box_resolve(troupe, "actor://rank.x/b", SHORT_MS, &found),
                      TROUPE_EADDRESS);
     assert_int_equal(troupe_resolve(troupe, "actor://rank.0/a/box_1",
-                                    &other_box, SHORT_MS, &found.ref),
+                                    &other_box, SOON_MS, &found.ref),
                      TROUPE_ETYPE);
     assert_int_equal(troupe_resolve(troupe, "actor://rank.0/a/box_1", NULL,
-                                    SHORT_MS, &found.ref),
+                                    SOON_MS, &found.ref),
                      0);
     /* Who stops gives the name back. */
     assert_int_equal(box_leave(troupe, box, (box_leave_t){}, SOON_MS, NULL),
@@ -1184,6 +1184,9 @@ static int rock_on_sit(troupe_self_t *self, struct rock *r,
 
 TROUPE_ACTOR(rock, struct rock, .sit = rock_on_sit)
 
+/* The default would be as late, or the machine stalled. */
+enum { LATE = 5 };
+
 /* 0: troupe_stop gave up in time and said so. */
 static int stop_beside_rock(void)
 {
@@ -1207,20 +1210,23 @@ static int stop_beside_rock(void)
         return 3;
     if (troupe != NULL)
         return 4;
-    return now_ms() - begin < 5000 ? 0 : 5;
+    return now_ms() - begin < 5000 ? 0 : LATE;
 }
 
 static void test_stop_gives_up(void **state)
 {
-    int status;
-    pid_t child = fork();
+    int status, tries = 3;
 
     (void)state;
-    if (child == 0)
-        _exit(stop_beside_rock());
-    assert_true(child > 0);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
+    do {
+        pid_t child = fork();
+
+        if (child == 0)
+            _exit(stop_beside_rock());
+        assert_true(child > 0);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+    } while (WEXITSTATUS(status) == LATE && --tries > 0);
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 

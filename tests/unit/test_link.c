@@ -1019,7 +1019,7 @@ static void test_bursts(void **state)
         /* without need, and it keeps the lock from the senders */
         for (uint32_t i = 0; i < burst % 32; i++)
             fixture->fake.events.writable(&fixture->link, fixture->peer);
-        all = poll_until(fixture, burst * 4, SOON_MS / 4);
+        all = poll_until(fixture, burst * 4, SOON_MS);
     }
     for (uint32_t i = 0; i < 2; i++) {
         atomic_store(&senders[i].go, UINT64_MAX);

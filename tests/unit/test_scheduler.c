@@ -69,7 +69,7 @@ static int on_compute(troupe_self_t *self, struct probe *p,
     while (tri_now_ns() < until_ns)
         tri_cpu_relax();
     rc = probe_put(self, m->other, (probe_put_t){ 1 });
-    until_ns = tri_deadline_ns(SOON_MS / 4);
+    until_ns = tri_deadline_ns(SOON_MS / 2);
     while (atomic_load(&puts_seen) == 0 && tri_now_ns() < until_ns)
         usleep(100);
     atomic_store(&holding, atomic_load(&puts_seen) == 0 ? -1 : 1);
@@ -243,7 +243,7 @@ static void *ask_later(void *arg)
     uint64_t begin_ns = tri_now_ns();
 
     asker->rc = probe_later(asker->troupe, asker->probe, (probe_later_t){},
-                            SOON_MS / 4, &asker->result);
+                            2 * SOON_MS, &asker->result);
     asker->took_ns = tri_now_ns() - begin_ns;
     return NULL;
 }
@@ -280,7 +280,7 @@ static void test_asker_that_waited_aside(void **state)
     unit_join(thread);
     assert_int_equal(asker.rc, 0);
     assert_int_equal(asker.result.value, 77);
-    assert_true(asker.took_ns < SOON_MS / 8 * TRI_NS_PER_MS);
+    assert_true(asker.took_ns < SOON_MS * TRI_NS_PER_MS); /* it was woken */
     stop();
 }
 
@@ -301,10 +301,10 @@ static void *wait_twice(void *arg)
     atomic_store(&waits->is_aside,
                  !tri_seat_take((struct tri_runtime *)waits->troupe, &seat));
     waits->rc = tri_wait(&seat, is_set, &waits->first,
-                         tri_deadline_ns(SOON_MS / 4));
+                         tri_deadline_ns(2 * SOON_MS));
     atomic_store(&waits->is_second, 1);
     waits->rc |= tri_wait(&seat, is_set, &waits->second,
-                          tri_deadline_ns(SOON_MS / 4));
+                          tri_deadline_ns(2 * SOON_MS));
     waits->took_ns = tri_now_ns() - begin_ns;
     tri_seat_leave(&seat);
     return NULL;
@@ -331,7 +331,7 @@ static void test_second_wait_of_a_late_guest(void **state)
     atomic_store(&waits.second, 1); /* nobody wakes it */
     unit_join(thread);
     assert_int_equal(waits.rc, 0);
-    assert_true(waits.took_ns < SOON_MS / 8 * TRI_NS_PER_MS);
+    assert_true(waits.took_ns < SOON_MS * TRI_NS_PER_MS);
     stop();
 }
 

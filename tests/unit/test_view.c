@@ -6,6 +6,8 @@
 #include "group/view_internal.h"
 #include "tensor/front.h"
 
+enum { SOON_MS = 20000 };
+
 /* Groups of a node that is alone: what needs nobody else. */
 
 static troupe_t *start(void)
@@ -35,14 +37,14 @@ static void test_alone(void **state)
     assert_true(troupe_group_node(group, 0) == troupe_node_id(troupe));
     assert_true(troupe_group_node(group, 1) == 0);
     assert_int_equal(troupe_group_is_changing(group), 0);
-    assert_int_equal(troupe_group_update(group, 1, 1000, &view), 0);
+    assert_int_equal(troupe_group_update(group, 1, SOON_MS, &view), 0);
     assert_int_equal(view.epoch, 1);
     assert_int_equal(troupe_group_create(troupe, "one", NULL, &other),
                      TROUPE_EEXIST);
     assert_int_equal(troupe_group_join(troupe, "one", NULL, &other),
                      TROUPE_EEXIST);
     assert_null(other);
-    assert_int_equal(troupe_group_leave(&group, 1000), 0);
+    assert_int_equal(troupe_group_leave(&group, SOON_MS), 0);
     assert_null(group);
     assert_int_equal(troupe_group_create(troupe, "one", NULL, &group), 0);
     assert_int_equal(troupe_stop(&troupe), 0); /* closes it */
@@ -254,7 +256,7 @@ static void test_closed_before_a_call_begins(void **state)
         sched_yield();
     assert_int_equal(atomic_load(&eager_begun), 1);
     troupe_group_close(&eager_group);
-    assert_int_equal(eager_end(troupe, eager, (eager_end_t){}, 30000, &result),
+    assert_int_equal(eager_end(troupe, eager, (eager_end_t){}, SOON_MS, &result),
                      0);
     assert_int_equal(result.rc, TROUPE_ECANCELED);
     assert_int_equal(troupe_stop(&troupe), 0);
