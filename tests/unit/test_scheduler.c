@@ -412,7 +412,7 @@ static bool hive_is_done(void *arg)
 static void run_hive(int workers)
 {
     troupe_t *troupe = start(workers);
-    uint64_t deadline_ns = tri_deadline_ns(SOON_MS);
+    uint64_t deadline_ns = tri_deadline_ns(3 * SOON_MS);
     struct tri_random random;
 
     tri_random_init(&random, unit_seed("hive"));
