@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "../lib/usage.h"
-#include "../mpi/test.h"
+#include "leave.h"
 #include "puppet.h"
 
 enum {
@@ -238,6 +238,7 @@ int main(int argc, char **argv)
     unsigned seed;
 
     puppet_main(argc, argv);
+    on_exit(leave_failed_status, NULL);
     start_job(&seed);
     MUST(clerk_spawn(here, "clerk", NULL, &clerk));
     MUST(puppet_actor(here, actor));

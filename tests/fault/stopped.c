@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "../lib/usage.h"
-#include "../mpi/test.h"
+#include "leave.h"
 
 enum {
     RANKS = 3,
@@ -257,6 +257,7 @@ int main(void)
     troupe_options_init(&options);
     options.membership = "cloud"; /* it is not to die of this */
     troupe = test_start(&size, &options);
+    on_exit(leave_failed_status, NULL);
     if (size != RANKS)
         MUST(TROUPE_EINVAL);
     if (test_rank == FLOODED)
