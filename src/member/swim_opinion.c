@@ -416,8 +416,10 @@ void tri_swim_told_excluded(struct tri_swim *swim,
 
 /*
  * A member was excluded by one whom we never met, as it died to our side
- * before we came: we can not ask it, and share the fate of our side. Or a seed
- * remembers our id as that of a dead: whom we want to join has the say.
+ * before we came: we can not ask it, and share the fate of our side. Others are
+ * not told so by us, who have not heard it from the winner: it may be out by
+ * now, and who joined since then would follow, and tell it on, for ever. Or a
+ * seed remembers our id as that of a dead: whom we want to join has the say.
  */
 void tri_swim_follow_excluded(struct tri_swim *swim,
                               const struct tri_swim_packet *packet)
@@ -431,8 +433,6 @@ void tri_swim_follow_excluded(struct tri_swim *swim,
     if (swim->leaving || swim->excluded)
         return;
     exclude(swim, &dead);
-    swim->winner = packet->target;
-    swim->hints_len = packet->target != 0 ? 2 * swim->config.fanout : 0;
 }
 
 /* --- about others ------------------------------------------------------------ */

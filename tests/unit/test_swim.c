@@ -340,6 +340,27 @@ static void test_views_of_sides(void **state)
     assert_false(excluded_by(0, group | 4, 2));
 }
 
+/* Excluded with those of its side that an unknown one has put out, a member
+ * tells it to nobody else: that one may be out itself, and they would do so. */
+static void test_follow(void **state)
+{
+    struct fixture *f = one_of(8, 0);
+    struct tri_swim_packet packet = packet_of(TRI_SWIM_EXCLUDED, 5);
+
+    (void)state;
+    packet.target = 99;
+    step(f, TRI_SWIM_PACKET, &packet);
+    assert_true(f->effects.excluded);
+    assert_int_equal(f->effects.sends_len, 0);
+    f->now_ns += SECOND;
+    step(f, TRI_SWIM_TICK, NULL);
+    assert_int_equal(f->effects.sends_len, 0);
+    packet = packet_of(TRI_SWIM_PING, 6);
+    step(f, TRI_SWIM_PACKET, &packet);
+    assert_int_equal(f->effects.sends_len, 0);
+    done(f);
+}
+
 /* Who tells old news of a dead is told that it is dead. */
 static void test_retell(void **state)
 {
@@ -1584,6 +1605,7 @@ int main(void)
         cmocka_unit_test(test_precedence),
         cmocka_unit_test(test_finality),
         cmocka_unit_test(test_views_of_sides),
+        cmocka_unit_test(test_follow),
         cmocka_unit_test(test_retell),
         cmocka_unit_test(test_decay),
         cmocka_unit_test(test_probe),
