@@ -60,7 +60,8 @@ struct record {
     uint8_t evidence;
     bool strong; /* strong evidence came and no answer since */
     bool unmet;  /* was dead when first heard of: nobody has its card */
-    uint8_t reserved[4];
+    bool turned; /* has told us that we are dead to it */
+    uint8_t reserved[3];
 };
 
 struct detail {

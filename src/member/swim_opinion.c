@@ -368,6 +368,17 @@ static int compare_views(uint64_t theirs, uint64_t ours)
     return (theirs > ours) - (theirs < ours);
 }
 
+/* Members of our side: that are ALIVE, and to whom we are not dead. */
+static uint32_t side_len(const struct tri_swim *swim)
+{
+    uint32_t len = 0;
+
+    for (uint32_t i = 0; i < swim->records_len; i++)
+        len += swim->records[i].state == TRI_SWIM_ALIVE &&
+               !swim->records[i].turned;
+    return len;
+}
+
 /*
  * Its side against ours. From a node that is dead here: the cluster fell
  * apart, and each side knows its own. The one that went on agreeing on views
@@ -375,14 +386,15 @@ static int compare_views(uint64_t theirs, uint64_t ours)
  * lowest node id. Whoever is told by that one ends.
  * From a member: it was wrong about us, but can not take it back. If its side
  * is ours, the rumour is on its way to all; if it is a small one that a cut
- * has separated meanwhile, it is it that will be excluded.
+ * has separated meanwhile, it is it that will be excluded. Who has told us
+ * that is not of our side: else one whom all others have put out, and who
+ * lists them still, would take itself for the larger side.
  */
 void tri_swim_told_excluded(struct tri_swim *swim,
                             const struct tri_swim_packet *packet,
                             bool from_dead)
 {
     uint32_t sender = tri_swim_find(swim, packet->from);
-    uint32_t ours = swim->counts[TRI_SWIM_ALIVE];
     uint64_t lowest = tri_swim_lowest(swim);
     struct tri_rumour dead = {
         .node = swim->config.node, .accuser = packet->from,
@@ -390,16 +402,17 @@ void tri_swim_told_excluded(struct tri_swim *swim,
         .incarnation = swim->records[OWN].incarnation,
     };
     int views = compare_views(packet->view_epoch, swim->view_epoch);
+    uint32_t ours;
     bool larger;
 
     if (swim->leaving || swim->excluded)
         return;
-    if (!from_dead && sender != NONE &&
-        swim->records[sender].state == TRI_SWIM_ALIVE) {
-        ours--;
+    if (!from_dead && sender != NONE) {
+        swim->records[sender].turned = true;
         if (lowest == packet->from)
             lowest = swim->config.node; /* any above it will do */
     }
+    ours = side_len(swim);
     larger = packet->alive_len != ours ? packet->alive_len > ours
                                        : packet->lowest <= lowest;
     if (views != 0)

@@ -361,6 +361,26 @@ static void test_follow(void **state)
     done(f);
 }
 
+/* Who lists all others, and is dead to them, is not the larger side: of 12 the
+ * fifth one that says so leaves 7. One alone may say it as often as it wants. */
+static void test_turned(void **state)
+{
+    struct fixture *f = one_of(12, 0);
+
+    (void)state;
+    for (uint64_t from = 2; from <= 6; from++)
+        for (unsigned i = 0; i < (from == 6 ? 1 : 10); i++) {
+            struct tri_swim_packet packet =
+                packet_of(TRI_SWIM_EXCLUDED, from);
+
+            packet.alive_len = 7;
+            packet.lowest = 1;
+            step(f, TRI_SWIM_PACKET, &packet);
+            assert_int_equal(f->effects.excluded, from == 6);
+        }
+    done(f);
+}
+
 /* Who tells old news of a dead is told that it is dead. */
 static void test_retell(void **state)
 {
@@ -1606,6 +1626,7 @@ int main(void)
         cmocka_unit_test(test_finality),
         cmocka_unit_test(test_views_of_sides),
         cmocka_unit_test(test_follow),
+        cmocka_unit_test(test_turned),
         cmocka_unit_test(test_retell),
         cmocka_unit_test(test_decay),
         cmocka_unit_test(test_probe),
