@@ -193,6 +193,7 @@ struct tri_swim {
     uint64_t knocked_ns;     /* an address was called and nobody new has
                                 answered yet; 0: none */
     uint64_t digest_pause_ns; /* after a join: doubles to the usual; 0: none */
+    uint64_t announce_pause_ns; /* after a death: as digest_pause_ns */
     uint64_t winner; /* who excluded us, for the larger side; or 0 */
     uint64_t hint_ns;
     uint32_t hints_len; /* still to be sent */
@@ -362,6 +363,7 @@ void tri_swim_on_nack(struct tri_swim *swim,
 uint64_t tri_swim_sync_due(const struct tri_swim *swim);
 void tri_swim_sync_tick(struct tri_swim *swim);
 void tri_swim_digest_soon(struct tri_swim *swim);
+void tri_swim_announce_soon(struct tri_swim *swim);
 void tri_swim_join_start(struct tri_swim *swim, uint32_t seeds_len);
 void tri_swim_leave_start(struct tri_swim *swim);
 

@@ -501,6 +501,8 @@ static void take(struct tri_swim *swim, uint32_t index,
         suspicion_start(swim, index);
         suspicion_watch(swim, index);
     }
+    if (now.state == TRI_SWIM_DEAD && now.evidence != TRI_SWIM_PROOF)
+        tri_swim_announce_soon(swim);
     if (before != now.state)
         change_add(swim, index, before, now.accuser);
     if (spread)

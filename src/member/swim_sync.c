@@ -719,22 +719,56 @@ static bool died_by_silence(const struct record *record)
            record->evidence != TRI_SWIM_PROOF;
 }
 
-/* dead / alive of the members call, so about as many as are dead. */
-static void announce_tick(struct tri_swim *swim)
+/*
+ * Somebody died by silence. Was it a cut, it may end soon, and the fewer are
+ * left that have met the other side the longer it takes them to find it: so
+ * they call soon, after pauses that double again to the usual.
+ */
+void tri_swim_announce_soon(struct tri_swim *swim)
+{
+    uint64_t pause_ns = 2 * swim->config.times.period;
+
+    if (swim->announce_pause_ns == pause_ns)
+        return;
+    swim->announce_pause_ns = pause_ns;
+    swim->announce_ns = min_u64(swim->announce_ns,
+                                swim->now_ns + random_ns(swim, pause_ns));
+}
+
+/* The pause is drawn as that of digests. */
+static void announce_wait(struct tri_swim *swim)
 {
     uint64_t interval_ns = swim->config.times.announce;
-    uint32_t index;
 
-    if (swim->counts[TRI_SWIM_DEAD] == 0 || swim->now_ns < swim->announce_ns)
-        return;
+    if (swim->announce_pause_ns != 0 &&
+        swim->announce_pause_ns < interval_ns) {
+        interval_ns = swim->announce_pause_ns;
+        swim->announce_pause_ns *= 2;
+    }
     swim->announce_ns =
         swim->now_ns + interval_ns * 3 / 4 + random_ns(swim, interval_ns / 2);
-    if (tri_random_below(&swim->random, live_len(swim)) >=
-        swim->counts[TRI_SWIM_DEAD])
+}
+
+/* Each call is made with a chance of dead / alive, so each of the dead gets
+ * about `fanout` of them, from all members. */
+static void announce_tick(struct tri_swim *swim)
+{
+    uint32_t dead = swim->counts[TRI_SWIM_DEAD];
+    uint32_t calls = (uint32_t)tri_min(dead, swim->config.fanout);
+
+    if (dead == 0 || swim->now_ns < swim->announce_ns)
         return;
-    index = random_met(swim, died_by_silence);
-    if (index != NONE)
+    announce_wait(swim);
+    for (uint32_t i = 0; i < calls; i++) {
+        uint32_t index;
+
+        if (tri_random_below(&swim->random, live_len(swim)) >= dead)
+            continue;
+        index = random_met(swim, died_by_silence);
+        if (index == NONE)
+            return;
         tri_swim_send(swim, TRI_SWIM_ANNOUNCE, swim->records[index].node);
+    }
 }
 
 /* --- calling addresses ------------------------------------------------------- */
