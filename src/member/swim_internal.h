@@ -131,6 +131,7 @@ struct join {
     uint32_t cursor;
     uint32_t tries;
     uint32_t helpers; /* that were asked in vain, one after the other */
+    uint32_t retries; /* JOIN_RETRYs since a part of the list came */
     uint32_t window_end; /* cursor behind what was asked for, when known */
     struct {
         uint32_t start, end;

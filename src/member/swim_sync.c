@@ -31,6 +31,9 @@
 
 #define PULL_TRIES_MAX 4
 #define PULL_HELPERS_MAX 3
+/* Who has no list to give may be joining, as we are, and wait for us: who was
+ * put off so often in a row, which takes seconds, asks the seeds again. */
+#define PULL_RETRIES_MAX 32
 /* With more members the list does not come from the seed, but from one of
  * those that its answer names. */
 #define SEED_SERVES_MAX 8u
@@ -501,7 +504,8 @@ void tri_swim_on_join_retry(struct tri_swim *swim,
         join->due_ns = swim->now_ns + pause_ns;
     } else if (join->phase >= JOIN_PULLING && packet->from == join->helper) {
         join->tries = PULL_TRIES_MAX;
-        join->helpers = 0;
+        if (join->retries++ < PULL_RETRIES_MAX)
+            join->helpers = 0;
         join->due_ns = swim->now_ns + pause_ns / 4;
     }
 }
@@ -517,6 +521,7 @@ static void join_accepted(struct tri_swim *swim,
     join->helper = packet->from;
     join->tries = 0;
     join->helpers = 0;
+    join->retries = 0;
     pull_from_start(join);
     join->due_ns = swim->now_ns + answer_ns(swim);
     tri_swim_rumour_start(swim, OWN, true);
@@ -567,6 +572,7 @@ static void chunk_take(struct join *join, uint32_t start, uint32_t end)
     join->ahead_len = kept;
     join->tries = 0;
     join->helpers = 0;
+    join->retries = 0;
 }
 
 static void join_chunk(struct tri_swim *swim,

@@ -1380,6 +1380,60 @@ static void test_join_retry(void **state)
     world_fini();
 }
 
+/* What the joiner 1 has sent is answered by others who are joining, too. True:
+ * it has asked a seed. */
+static bool answer_as_joiners(struct fixture *f)
+{
+    const struct tri_swim_effects sent_now = f->effects;
+    bool asked = false;
+
+    for (uint32_t i = 0; i < sent_now.sends_len; i++) {
+        const struct tri_swim_packet *packet = &sent_now.sends[i];
+        struct tri_swim_packet retry =
+            packet_of(TRI_SWIM_JOIN_RETRY, packet->to);
+
+        asked |= packet->kind == TRI_SWIM_JOIN;
+        if (packet->kind == TRI_SWIM_PING)
+            answer(f, packet, packet->to, TRI_SWIM_ACK);
+        retry.retry_ms = 100;
+        if (packet->kind == TRI_SWIM_STATE_REQ)
+            step(f, TRI_SWIM_PACKET, &retry);
+    }
+    return asked;
+}
+
+/* Joiners whose seed is gone know each other only: they go back to the seeds
+ * instead of waiting for each other for ever. */
+static void test_joiners_alone(void **state)
+{
+    struct fixture *f = one_of(1, 0);
+    struct tri_swim_packet list = packet_of(TRI_SWIM_STATE, 2);
+    struct tri_swim_event join = { .kind = TRI_SWIM_DO_JOIN, .now_ns = START,
+                                   .seeds_len = 1 };
+    uint64_t limit_ns = f->now_ns + 20 * SECOND;
+    bool asked = false;
+
+    (void)state;
+    tri_swim_step(f->swim, &join, &f->effects);
+    list.flags = TRI_SWIM_CARDS;
+    list.rumours_len = 3;
+    for (uint64_t node = 2; node <= 4; node++) {
+        list.rumours[node - 2] = about(node, TRI_SWIM_ALIVE, 0, 0);
+        list.rumours[node - 2].with_card = true;
+    }
+    step(f, TRI_SWIM_TICK, NULL);
+    assert_non_null(sent(f, TRI_SWIM_JOIN));
+    step(f, TRI_SWIM_PACKET, &list);
+    while (!asked && f->now_ns < limit_ns) {
+        asked = answer_as_joiners(f);
+        f->now_ns = tri_max(tri_swim_due_ns(f->swim), f->now_ns);
+        step(f, TRI_SWIM_TICK, NULL);
+    }
+    assert_true(asked);
+    assert_true(f->now_ns > START + SECOND);
+    done(f);
+}
+
 static void test_leave(void **state)
 {
     static const uint64_t sizes[] = { 2, 8, 32 };
@@ -1652,6 +1706,7 @@ int main(void)
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_card_bytes),
         cmocka_unit_test(test_join_retry),
+        cmocka_unit_test(test_joiners_alone),
         cmocka_unit_test(test_leave),
         cmocka_unit_test(test_partition),
         cmocka_unit_test(test_excluded),
