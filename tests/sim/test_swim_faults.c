@@ -257,22 +257,6 @@ static const char *check_partition(uint64_t seed, const uint32_t *sides,
     return finish(&sim, what);
 }
 
-/* Of three sides that are whole again while deaths are being declared, about 2
- * in 100 take more than is allowed (doc/simulation.md, what falls short): not
- * three seeds in a row. */
-static const char *check_partition_of(uint64_t seed, const uint32_t *sides,
-                                      uint32_t sides_len, uint64_t ns)
-{
-    const char *what = check_partition(seed, sides, sides_len, ns, 0);
-
-    for (uint64_t i = 1; what != NULL && sides_len > 2 && i < 3; i++) {
-        print_message("seed %llu: %s\n", (unsigned long long)(seed + i - 1),
-                      what);
-        what = check_partition(seed + i, sides, sides_len, ns, 0);
-    }
-    return what;
-}
-
 static void run_partitions(const char *name, const uint32_t *sides,
                            uint32_t sides_len)
 {
@@ -282,8 +266,8 @@ static void run_partitions(const char *name, const uint32_t *sides,
     for (size_t i = 0; i < tri_array_len(times_s); i++)
         for (uint32_t run = 0; run < (is_long() ? 50 : 1); run++)
             expect(name, seed,
-                   check_partition_of(seed + run, sides, sides_len,
-                                      times_s[i] * SWIM_S));
+                   check_partition(seed + run, sides, sides_len,
+                                   times_s[i] * SWIM_S, 0));
 }
 
 static void test_partition_60_40(void **state)
